@@ -1,0 +1,309 @@
+"""
+The options of an event stream, valid or refused.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypedDict, Unpack, get_args
+
+from ._event import ServerSentEvent
+from ._json import encode_json
+from ._request import Request, header
+
+#: What ended a stream.
+Reason = Literal["finished", "client", "shutdown", "send_timeout", "max_age", "error", "closed"]
+
+#: The last event of a stream that is closed from this side, or what returns it.
+Farewell = ServerSentEvent | Callable[[Request], ServerSentEvent | None] | None
+
+
+def spread_reconnects(_: Request) -> ServerSentEvent:
+    """
+    Return a reconnection time of 1 to 5 seconds, so that not all clients return at once.
+    """
+    return ServerSentEvent(retry=random.randint(1000, 5000))
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """
+    What ``on_close`` is told about a stream that is over.
+    """
+
+    #: ``finished``: the source came to its end, and the client got all of it.
+    #: ``error``: the source raised. ``client``: the client left. ``send_timeout``: it took
+    #: nothing for too long. ``shutdown``: the server stopped, or cancelled the request.
+    #: ``closed``: :meth:`Request.close`. ``max_age``: it was old enough.
+    reason: Reason
+    #: Seconds from the request to the end.
+    duration: float
+    #: Items of the source that were handed to the server.
+    events: int
+    #: Bytes of body that were handed to the server, comments included.
+    bytes: int
+    #: What the source raised, if it did.
+    error: BaseException | None
+
+
+class OptionTypes(TypedDict, total=False):
+    """
+    The options by name, for type checkers; what they mean stands in :class:`Options`.
+    """
+
+    keep_alive: float | None
+    keep_alive_event: ServerSentEvent | Callable[[], ServerSentEvent] | None
+    keep_alive_always: bool
+    open_delay: float
+    send_timeout: float | None
+    cleanup_timeout: float
+    max_age: float | None
+    shutdown_grace: float
+    on_shutdown: Literal["close", "finish"]
+    farewell: Farewell
+    watch_shutdown: bool | Callable[[], Awaitable[Any]]
+    buffer_size: int
+    max_body_size: int
+    headers: Mapping[str, str | None] | None
+    status: int
+    methods: Collection[str]
+    retry: int | None
+    json: Callable[[Any], str | bytes]
+    on_error: Callable[[Exception], ServerSentEvent | None] | None
+    on_close: Callable[[Closed], Awaitable[None] | None] | None
+
+
+class Replaced(TypedDict, total=False):
+    """
+    What an adapter may replace, unchecked.
+    """
+
+    status: int
+    raw_headers: tuple[tuple[bytes, bytes], ...]
+    opening: bytes
+    encode: Callable[[Any], bytes] | None
+
+
+_DEFAULT_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    # "no-transform" keeps proxies from compressing, which makes most of them buffer.
+    "cache-control": "no-cache, no-transform",
+    # nginx buffers responses unless it is told not to.
+    "x-accel-buffering": "no",
+}
+
+# They belong to one connection, not to the response: HTTP/2 and HTTP/3 forbid them
+# (RFC 9113, 8.2.2), and some servers hand them on to the client, which then gives up.
+_HOP_BY_HOP = {
+    "connection",
+    "content-length",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """
+    The options of an event stream; durations are in seconds.
+
+    Args:
+        keep_alive: Send a comment after so much silence, so that nothing on
+            the way takes the connection for dead. ``None``: never.
+        keep_alive_event: Send this instead of the comment, or what this
+            function returns.
+        keep_alive_always: Send it every so many seconds, also between events, for
+            clients that expect a heartbeat.
+        open_delay: Wait so long for the first event before the response starts:
+            what the source raises until then is still answered with a status.
+        send_timeout: End the stream when the client has not taken what was
+            sent for so long. ``None``: wait for ever.
+        cleanup_timeout: How long the source may take to end once it was
+            cancelled, and ``on_close`` to return.
+        max_age: End the stream politely when it is so old. ``None``: never.
+        shutdown_grace: How long a source that asks for ``request.closing`` may
+            go on when the server stops. Less than the server's own grace.
+        on_shutdown: ``"finish"`` lets the source come to its own end, if the
+            server waits so long; ``"close"`` does not.
+        farewell: The last event when the server stops or ``max_age`` is
+            reached, or a function that is given the request and returns it;
+            ``None``: none. By default a reconnection time at random.
+        watch_shutdown: Learn by itself that the server stops; or a coroutine
+            function that returns when it does.
+        buffer_size: Bytes that may wait to be sent before the source waits.
+            ``0``: the source goes on only when its last item was sent.
+        max_body_size: Bytes of request body that are kept for the source.
+        headers: Response headers, put over the defaults; ``None`` as a value
+            removes a default.
+        status: The response's HTTP status, 200 to 299.
+        methods: The HTTP methods that are answered. HEAD comes with GET.
+        retry: The client's reconnection time in milliseconds, sent at the start.
+        json: Makes text of an item that is neither text, event nor bytes.
+        on_error: Called with what the source raised; the event that it returns
+            is sent before the stream ends.
+        on_close: Called with a :class:`Closed` when the stream is over, however
+            that came. May be a coroutine function.
+
+    Raises:
+        TypeError: An option is of another type, or there is no option of this name.
+        ValueError: An option has a value that makes no sense.
+
+    """
+
+    keep_alive: float | None = 15.0
+    keep_alive_event: ServerSentEvent | Callable[[], ServerSentEvent] | None = None
+    keep_alive_always: bool = False
+    open_delay: float = 0.0
+    send_timeout: float | None = 30.0
+    cleanup_timeout: float = 5.0
+    max_age: float | None = None
+    shutdown_grace: float = 1.0
+    on_shutdown: Literal["close", "finish"] = "close"
+    farewell: Farewell = spread_reconnects
+    watch_shutdown: bool | Callable[[], Awaitable[Any]] = True
+    buffer_size: int = 65536
+    max_body_size: int = 1_048_576
+    headers: Mapping[str, str | None] | None = None
+    status: int = 200
+    methods: Collection[str] = ("GET",)
+    retry: int | None = None
+    json: Callable[[Any], str | bytes] = encode_json
+    on_error: Callable[[Exception], ServerSentEvent | None] | None = None
+    on_close: Callable[[Closed], Awaitable[None] | None] | None = None
+
+    #: The first bytes of every stream: onopen fires, and proxies commit to the response.
+    opening: bytes = field(init=False)
+    #: The response headers as ASGI wants them.
+    raw_headers: tuple[tuple[bytes, bytes], ...] = field(init=False)
+    #: Makes bytes of whatever the source yields, instead of what the core does.
+    encode: Callable[[Any], bytes] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        for name in ("keep_alive", "send_timeout", "max_age"):
+            if getattr(self, name) is not None:
+                check_seconds(name, getattr(self, name), hint="; None turns it off")
+        check_seconds("cleanup_timeout", self.cleanup_timeout)
+        check_seconds("shutdown_grace", self.shutdown_grace, least=0)
+        check_seconds("open_delay", self.open_delay, least=0)
+        if not isinstance(self.keep_alive_always, bool):
+            raise TypeError(f"keep_alive_always must be a bool (got {self.keep_alive_always!r})")
+        if self.on_shutdown not in ("close", "finish"):
+            raise ValueError(f"on_shutdown must be close or finish (got {self.on_shutdown!r})")
+        check_farewell(self.farewell)
+        if not isinstance(self.watch_shutdown, bool) and not callable(self.watch_shutdown):
+            raise TypeError(
+                f"watch_shutdown must be a bool or a coroutine function "
+                f"(got {self.watch_shutdown!r})"
+            )
+        _check_int("buffer_size", self.buffer_size, 0, math.inf)
+        _check_int("max_body_size", self.max_body_size, 0, math.inf)
+        _check_int("status", self.status, 200, 299)
+        if self.status in (204, 205):
+            raise ValueError(f"status must be one that has a body (got {self.status})")
+        for name in ("json", "on_error", "on_close"):
+            value = getattr(self, name)
+            if not callable(value) and (value is not None or name == "json"):
+                raise TypeError(f"{name} must be callable (got {value!r})")
+        event = self.keep_alive_event
+        if not (event is None or isinstance(event, ServerSentEvent) or callable(event)):
+            raise TypeError(
+                f"keep_alive_event must be a ServerSentEvent or return one (got {event!r})"
+            )
+        # The dataclass is frozen; these are what __init__ makes of the arguments.
+        object.__setattr__(self, "methods", _methods(self.methods))
+        object.__setattr__(self, "raw_headers", _raw_headers(self.headers))
+        # With a reconnection time no blank line: several clients dispatch it as an event.
+        retry = self.retry
+        rest = b"\n" if retry is None else ServerSentEvent(retry=retry).encode()
+        object.__setattr__(self, "opening", b":\n" + rest)
+
+    def adapted(self, **replaced: Unpack[Replaced]) -> Options:
+        """
+        Return them as an adapter needs them, whose framework has the say in the rest.
+        """
+        options = copy(self)
+        for name, value in replaced.items():
+            object.__setattr__(options, name, value)
+        return options
+
+
+def encode_event(option: str, event: object) -> bytes:
+    """
+    Return the bytes of what a function has returned that was given as an option.
+    """
+    # A str has an encode() too, and its bytes would be taken for fields.
+    if not isinstance(event, ServerSentEvent):
+        raise TypeError(f"{option} must return a ServerSentEvent (got {event!r})")
+    return event.encode()
+
+
+def check_seconds(name: str, value: object, *, least: float | None = None, hint: str = "") -> None:
+    """
+    Refuse what is no duration; without *least* it must be more than nothing.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number of seconds (got {value!r})")
+    if not (value > 0 if least is None else value >= least) or value == math.inf:
+        rule = "more than 0" if least is None else f"{least} or more"
+        raise ValueError(f"{name} must be finite and {rule} seconds (got {value!r}){hint}")
+
+
+def check_farewell(farewell: object) -> None:
+    """
+    Refuse what is no last event, and cannot return one.
+    """
+    if not (farewell is None or isinstance(farewell, ServerSentEvent) or callable(farewell)):
+        raise TypeError(
+            f"farewell must be a ServerSentEvent, return one, or be None (got {farewell!r})"
+        )
+
+
+def check_reason(reason: object) -> None:
+    """
+    Refuse what ``on_close`` is never told.
+    """
+    if reason not in get_args(Reason):
+        raise ValueError(f"reason must be one of {', '.join(get_args(Reason))} (got {reason!r})")
+
+
+def _check_int(name: str, value: object, least: int, most: float) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int (got {value!r})")
+    if not least <= value <= most:
+        rule = f"{least} or more" if most == math.inf else f"from {least} to {most}"
+        raise ValueError(f"{name} must be {rule} (got {value!r})")
+
+
+def _methods(methods: object) -> tuple[str, ...]:
+    if isinstance(methods, str) or not isinstance(methods, Collection):
+        raise TypeError(f"methods must be a collection of str (got {methods!r})")
+    for method in methods:
+        if not isinstance(method, str):
+            raise TypeError(f"methods must hold str (got {method!r})")
+        if not method.isascii() or not method.replace("-", "").isalpha():
+            raise ValueError(f"methods must hold HTTP methods (got {method!r})")
+    if not methods:
+        raise ValueError(f"methods must not be empty (got {methods!r})")
+    return tuple(dict.fromkeys(method.upper() for method in methods))
+
+
+def _raw_headers(headers: object) -> tuple[tuple[bytes, bytes], ...]:
+    if headers is None:
+        headers = {}
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"headers must be a mapping (got {headers!r})")
+    merged: dict[str, str | None] = dict(_DEFAULT_HEADERS)
+    for name, value in headers.items():
+        header(name, "" if value is None else value)
+        if name.lower() in _HOP_BY_HOP:
+            raise ValueError(f"headers must not hold {name}: it is the server's to set")
+        merged[name.lower()] = value
+    return tuple(header(name, value) for name, value in merged.items() if value is not None)

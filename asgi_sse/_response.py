@@ -1,0 +1,989 @@
+"""
+One response: a task drives the source, one writes, one listens.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from inspect import isawaitable
+from time import monotonic
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any, Literal
+
+from anyio import CancelScope, Event, get_cancelled_exc_class, move_on_after, sleep
+
+from ._item import encode_item
+from ._options import Closed, Farewell, Options, Reason, encode_event, spread_reconnects
+from ._request import Refused, Request
+from ._runtime import Entry, Task, current_runtime
+from ._servers import (
+    abort,
+    breaks_on_a_late_body,
+    breaks_when_raised,
+    hangs_when_truncated,
+    waits_when_cancelled,
+)
+from ._shutdown import current_open_streams
+from ._source import Feed, Source, is_context_manager, is_feed
+
+if TYPE_CHECKING:
+    from asgiref.typing import (
+        ASGIReceiveCallable,
+        ASGISendCallable,
+        HTTPRequestEvent,
+        HTTPScope,
+    )
+
+logger = logging.getLogger("asgi_sse")
+
+# How long a source that never waits may keep the event loop to itself, in seconds.
+# A tenth of what a person notices, and a hundred times what letting go costs.
+_LONGEST_TURN = 0.002
+
+# How long, in seconds, a source that was cancelled may keep the farewell from being sent
+# when the server stops. Servers wait 3 seconds and more, people one.
+_PATIENCE = 1.0
+
+# How long a server that leaves no time for it is given to deliver the goodbye.
+_DELIVERY = 0.1
+
+# How long, in seconds, the end of a response waits for the request's body, where it must.
+_LATEST_BODY = 1.0
+
+# A source that has not ended within the cleanup timeout is cancelled so many times
+# more, a turn of the event loop apart: enough for nested cleanups to be cut one by one.
+_LAST_CANCELLATIONS = 10
+
+
+class Response:
+    """
+    One event stream to one client.
+
+    ::
+
+        source task                     writer: the request's own task    listener task
+          setup, then iterate             owns every send(): the start,     owns receive(): the
+          item -> bytes -> buffer         the buffer, keep-alives, the      request body, then
+          wait when it is full            final chunk                       the disconnect
+
+    A response ends in one of two ways. Politely: the source is over (by itself,
+    or because of :meth:`close` or :meth:`shut_down`), and the writer sends what
+    is left, the farewell and the final chunk. Abruptly (:meth:`_end`): nothing
+    more is sent, the writer and the source are cancelled.
+    """
+
+    __slots__ = (
+        "_abandoned",
+        "_asked",
+        "_body",
+        "_body_complete",
+        "_body_event",
+        "_body_size",
+        "_buffer",
+        "_bytes",
+        "_cancelled",
+        "_cancelled_at",
+        "_closing",
+        "_closing_entry",
+        "_closing_event",
+        "_driver",
+        "_driver_over",
+        "_error",
+        "_events",
+        "_farewell",
+        "_feed",
+        "_in_flight",
+        "_keep_alive_due",
+        "_left_behind",
+        "_limit",
+        "_listener",
+        "_listener_over",
+        "_opened",
+        "_opened_at",
+        "_opening_entry",
+        "_options",
+        "_outcome",
+        "_patience",
+        "_ping_at",
+        "_ping_due",
+        "_quiet_since",
+        "_reason",
+        "_receive",
+        "_request",
+        "_request_over",
+        "_room",
+        "_runtime",
+        "_scope",
+        "_send",
+        "_send_began",
+        "_source",
+        "_source_over",
+        "_started",
+        "_strict",
+        "_told",
+        "_work",
+        "_writing",
+    )
+
+    def __init__(
+        self,
+        source: Source,
+        options: Options,
+        scope: HTTPScope,
+        receive: ASGIReceiveCallable,
+        send: ASGISendCallable,
+    ) -> None:
+        self._source = source
+        self._options = options
+        self._receive = receive
+        self._send = send
+        self._scope = scope
+        self._request = Request(scope, self)
+        self._runtime = runtime = current_runtime()
+        self._writing = CancelScope()
+        # The one for the writer, the other for the source task.
+        self._work = runtime.signal()
+        self._room = runtime.signal()
+
+        # Instead of the source task, if the source is one; else None.
+        self._feed: Feed | None = None
+        # Encoded items that wait for the writer; bytes that it is sending; what both may
+        # come to before the source waits, or -1 when nothing is wanted any more.
+        self._buffer: list[bytes] = []
+        self._in_flight = 0
+        self._limit = options.buffer_size
+
+        # In this order, unless it ends abruptly: the setup phase is done; the response
+        # has started; the source is closed; the reason is known; on_close was called;
+        # the tasks are over.
+        self._opened = False
+        self._started = False
+        self._source_over = False
+        self._reason: Reason | None = None
+        self._told = False
+        self._driver_over = False
+        self._listener_over = False
+        self._error: BaseException | None = None
+
+        # Why it is to end politely, before it has; the reason, once only the final chunk
+        # is left to send.
+        self._closing: Reason | None = None
+        self._outcome: Reason | None = None
+        self._closing_event: Event | None = None
+        self._closing_entry: Entry | None = None
+        self._farewell: Farewell = None
+        self._patience = _PATIENCE
+        self._strict = False
+        # What became of the source meanwhile: whether it ever asked for closing, was
+        # cancelled, no longer keeps the writer waiting, no longer anybody.
+        self._asked = False
+        self._cancelled = False
+        self._cancelled_at = 0.0
+        self._left_behind = False
+        self._abandoned = False
+
+        # None when it was too large to keep.
+        self._body: list[bytes] | None = []
+        self._body_size = 0
+        self._body_complete = False
+        self._body_event: Event | None = None
+        self._request_over = False
+
+        self._opened_at = self._quiet_since = runtime.now()
+        self._send_began: float | None = None
+        self._keep_alive_due = False
+        # Those that come whether or not it is quiet.
+        self._ping_at = self._opened_at + (options.keep_alive or 0.0)
+        self._ping_due = False
+        self._opening_entry: Entry | None = None
+        self._events = 0
+        self._bytes = 0
+
+    # What the source may ask of it through the request.
+
+    @property
+    def closing(self) -> bool:
+        self._asked = True
+        return self._closing is not None
+
+    async def wait_closing(self) -> None:
+        if self._closing_event is None:
+            self._closing_event = Event()
+        if not self.closing:
+            await self._closing_event.wait()
+
+    async def body(self) -> bytes:
+        if self._body_event is None:
+            self._body_event = Event()
+        if not self._body_complete:
+            await self._body_event.wait()
+        if self._body is None:
+            raise Refused(413, f"The body must not exceed {self._options.max_body_size} bytes.")
+        return b"".join(self._body)
+
+    def close(self) -> None:
+        self._close("closed", None)
+
+    # What drain() may ask of it.
+
+    @property
+    def ending(self) -> Literal["ended", "cancelled", "abandoned"]:
+        if self._abandoned:
+            return "abandoned"
+        return "cancelled" if self._cancelled else "ended"
+
+    def shut_down(
+        self,
+        reason: Reason,
+        grace: float | None = None,
+        farewell: Farewell | EllipsisType = ...,
+        *,
+        finish: bool = True,
+    ) -> None:
+        options = self._options
+        if farewell is ...:
+            farewell = options.farewell
+        if finish and options.on_shutdown == "finish":
+            self._announce(reason, farewell)
+        else:
+            # A source that never asks cannot know that it has time to finish.
+            grace = options.shutdown_grace if grace is None else grace
+            self._close(reason, farewell, grace=grace if self._asked else 0.0, strict=True)
+
+    # The request's own task.
+
+    async def run(self) -> None:
+        """
+        Answer the request, and return when nothing of it is left.
+
+        Raises:
+            BaseException: What the source raised, as it is, when all that was
+                yielded before has been sent. What ``send`` raises is taken
+                for the client's leaving once the response has started.
+
+        """
+        runtime = self._runtime
+        ticker = runtime.ticker
+        streams = current_open_streams()
+        watch = self._options.watch_shutdown
+        if not streams.add(self, self._scope, self._send, watch):
+            # Unless the client has left already.
+            with suppress(OSError):
+                await self._turn_away()
+            return
+        try:
+            entry = ticker.add(self._next_tick(self._opened_at), self._tick)
+            self._listener = runtime.spawn(self._listen, f"{self._source.name} listener")
+            self._driver = runtime.spawn(self._drive, self._source.name)
+            try:
+                with self._writing:
+                    # The source runs to its first wait: what it raises until then, or in
+                    # a setup phase however long, may still become another response.
+                    await runtime.turn()
+                    await self._write()
+            except Exception as exc:
+                self._write_failed(exc)
+            except get_cancelled_exc_class():
+                if not await self._write_cancelled():
+                    raise
+            finally:
+                self._end("shutdown")
+                for done in (entry, self._closing_entry, self._opening_entry):
+                    if done is not None:
+                        ticker.discard(done)
+                if self._feed is not None:
+                    self._source_over = True
+                    self._feed.detach()
+                self._listener.cancel()
+                self._room.notify()
+                await self._clean_up()
+        except get_cancelled_exc_class():
+            if self._error is not None:
+                # What goes up is the cancellation.
+                logger.error("%s raised", self._source.name, exc_info=self._error)
+            raise
+        finally:
+            streams.remove(self)
+            # What holds this response in turn: without it, both go at once.
+            del self._request
+        if self._error is not None:
+            await self._fail()
+
+    async def _start(self) -> None:
+        self._send_began = self._runtime.now()
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": self._options.status,
+                # A list of this response's own: middleware adds to it.
+                "headers": list(self._options.raw_headers),
+                "trailers": False,
+            }
+        )
+        self._send_began = None
+        self._started = True
+
+    async def _finish(self, body: bytes, *, more: bool = False) -> None:
+        self._send_began = self._runtime.now()
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        self._send_began = None
+        self._bytes += len(body)
+        self._reason = self._outcome
+
+    async def _turn_away(self) -> None:
+        """
+        Answer a request that arrives while the server is stopping.
+
+        With 200, because an ``EventSource`` gives up for good on anything else.
+        """
+        options = self._options
+        self._farewell = options.farewell
+        body = options.opening + self._make_farewell()
+        if b"retry: " not in body:
+            # It came back at once, and so would all the others, again and again.
+            body += spread_reconnects(self._request).encode()
+        await self._start()
+        await self._finish(body)
+
+    async def _write(self) -> None:
+        """
+        Send everything that this response ever sends.
+        """
+        send = self._send
+        now = self._runtime.now
+        work = self._work
+        buffer = self._buffer
+        while not (self._opened or buffer or self._source_over or self._left_behind):
+            await work.wait()
+        if self._error is not None and not buffer:
+            # Nothing was sent, so what becomes of it is decided by the caller.
+            await self._wait_for_body()
+            self._reason = self._reason or "error"
+            return
+
+        body = b""
+        if not self._started:
+            await self._start()
+            # A byte of body at once: without it some servers hold back the headers, and
+            # browsers their onopen.
+            body = self._options.opening
+        feed = self._feed
+        # A send that does not wait, or is shielded, is not where a cancellation arrives.
+        while self._reason is None:
+            # All that there is in one message: what the source yields faster than the
+            # client takes it costs one send for many events.
+            if buffer:
+                self._events += len(buffer)
+                body += b"".join(buffer)
+                buffer.clear()
+            elif feed is not None:
+                count, blocks = feed.take()
+                self._events += count
+                body += blocks
+            if not body:
+                if self._source_over or self._left_behind or (feed is not None and feed.over):
+                    break
+                if not (self._keep_alive_due or self._ping_due):
+                    await work.wait()
+                    continue
+                self._ping_due = False
+                body = self._make_keep_alive()
+            self._in_flight = size = len(body)
+            self._send_began = now()
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            self._send_began = None
+            self._in_flight = 0
+            self._quiet_since = now()
+            self._keep_alive_due = False
+            self._bytes += size
+            body = b""
+            self._room.notify()
+
+        await self._wait_for_body()
+        if self._reason is not None:
+            return
+        if self._error is None:
+            self._outcome = self._closing or "finished"
+            await self._finish(self._make_farewell())
+        else:
+            self._outcome = "error"
+            # What follows is no final chunk: the client is to see that it failed.
+            more = not hangs_when_truncated(self._scope)
+            await self._finish(self._last_event(self._error), more=more)
+
+    async def _wait_for_body(self) -> None:
+        if breaks_on_a_late_body(self._scope):
+            with move_on_after(_LATEST_BODY):
+                while not self._request_over:
+                    await self._work.wait()
+
+    def _make_keep_alive(self) -> bytes:
+        event = self._options.keep_alive_event
+        if event is not None:
+            try:
+                event = event() if callable(event) else event
+                encode = self._options.encode
+                return encode(event) if encode else encode_event("keep_alive_event", event)
+            except Exception:
+                # No reason to end a stream: silence is what would.
+                logger.exception("keep_alive_event of %s raised", self._source.name)
+        # One line end, not two: on an empty line several popular clients dispatch an empty
+        # event once they have seen an ID.
+        return b":\n"
+
+    def _make_farewell(self) -> bytes:
+        """
+        Return the last event of a stream that is closed from this side, as bytes.
+        """
+        farewell = self._farewell
+        try:
+            event = farewell(self._request) if callable(farewell) else farewell
+            return b"" if event is None else encode_event("farewell", event)
+        except Exception:
+            logger.exception("farewell of %s raised", self._source.name)
+            return b""
+
+    def _last_event(self, error: BaseException) -> bytes:
+        """
+        Return what ``on_error`` has to say about an error, as bytes.
+        """
+        on_error = self._options.on_error
+        if on_error is None or not isinstance(error, Exception):
+            return b""
+        try:
+            event = on_error(error)
+            return b"" if event is None else encode_event("on_error", event)
+        except Exception:
+            # The source's own error goes on, and must not be hidden by this one.
+            logger.exception("on_error of %s raised", self._source.name)
+            return b""
+
+    def _write_failed(self, exc: Exception) -> None:
+        if self._reason is not None:
+            # What comes of its being cancelled.
+            return
+        if self._send_began is None:
+            # Not from send(), but from a feed.
+            self._error = exc
+            self._end("error")
+        elif isinstance(exc, OSError):
+            self._end("client")
+        elif self._started:
+            # Not an OSError, but some servers say it so when the client is gone.
+            logger.warning("send() failed while %s was streaming", self._source.name, exc_info=exc)
+            self._end("client")
+        else:
+            self._error = exc
+            self._end("error")
+
+    async def _write_cancelled(self) -> bool:
+        """
+        Say goodbye after the server, or a framework, has cancelled this task.
+
+        Returns whether the cancellation is not to go up.
+        """
+        options = self._options
+        # Not in the middle of another message.
+        if self._send_began is not None or self._reason is not None:
+            return False
+        if waits_when_cancelled(self._scope):
+            # As if it had not been cancelled, but for "finish", which could take too long.
+            finish = options.on_shutdown == "finish"
+            grace = options.shutdown_grace if finish or self._asked else 0.0
+            self._close("shutdown", options.farewell, grace=grace, strict=True)
+            try:
+                with CancelScope(shield=True):
+                    await self._write()
+                    await sleep(_DELIVERY)
+            except Exception as exc:
+                self._write_failed(exc)
+            return True
+        if self._started:
+            self._announce("shutdown", options.farewell)
+            self._cancel_source()
+            self._outcome = "shutdown"
+            rest = b"".join(self._buffer)
+            self._events += len(self._buffer)
+            # At once: some servers leave no time for more.
+            with move_on_after(_PATIENCE, shield=True), suppress(Exception):
+                await self._finish(rest + self._make_farewell())
+        return False
+
+    async def _fail(self) -> None:
+        """
+        Let whoever called this application see why there is no good end.
+        """
+        error, self._error = self._error, None
+        assert error is not None
+        try:
+            if not self._started and isinstance(error, Refused):
+                if self._reason != "client":
+                    await respond(self._send, error)
+            elif self._started and breaks_when_raised(self._scope):
+                logger.error("%s raised", self._source.name, exc_info=error)
+            else:
+                if isinstance(error, Refused):
+                    error.add_note(
+                        f"It came after the response had started. Let {self._source.name} be a "
+                        "coroutine function that returns what to stream: until it returns, it "
+                        "may refuse."
+                    )
+                raise error
+        finally:
+            # The traceback holds this frame, and the frame the error.
+            del error
+
+    # The source task.
+
+    async def _drive(self) -> None:
+        """
+        Set the source up, send on what it yields, close it, and tell of the end.
+        """
+        # Asked for here, because a task that was abandoned may outlive its event loop.
+        cancelled = get_cancelled_exc_class()
+        try:
+            await self._iterate()
+        except cancelled as exc:
+            if self._reason is None and self._closing is None:
+                # A CancelledError from here would cancel whoever called this application.
+                self._error = RuntimeError(
+                    f"{self._source.name} awaits something that was cancelled"
+                )
+                self._error.__cause__ = exc
+        except BaseException as exc:
+            self._error = _without_cancellation(exc) if self._cancelled else exc
+        # With a feed the writer goes on without this task.
+        self._source_over = self._source_over or self._feed is None
+        try:
+            if self._abandoned or not self._source_over:
+                return
+            self._work.notify()
+            # A cancellation that comes now was meant for the source.
+            with suppress(cancelled):
+                while self._reason is None:
+                    await self._room.wait()
+            while self._reason is None:
+                await self._room.wait()
+            await self._tell()
+        finally:
+            self._driver_over = True
+            self._work.notify()
+
+    async def _iterate(self) -> None:
+        source = self._source
+        result = await source.call(self._request)
+        if is_feed(result):
+            result.attach(self._work.notify)
+            self._feed = result
+            self._opened = True
+        elif is_context_manager(result):
+            async with result as iterable:
+                await self._pump(source.iterate(iterable, self._runtime.threads))
+        else:
+            await self._pump(source.iterate(result, self._runtime.threads))
+
+    async def _pump(self, iterator: AsyncIterator[Any]) -> None:
+        """
+        Put what the source yields into the buffer, as bytes.
+        """
+        if delay := self._options.open_delay:
+            due = self._runtime.now() + delay
+            self._opening_entry = self._runtime.ticker.add(due, self._open)
+        else:
+            self._open(0.0)
+        items: AsyncIterator[Any] = iterator
+        try:
+            while (timeout := await self._fill(items)) is not None:
+                if not hasattr(iterator, "athrow"):
+                    raise timeout
+                # A timeout that the source holds across its yield has passed (PEP 789),
+                # and is to be raised where the source stands.
+                try:
+                    item = await iterator.athrow(timeout)
+                except StopAsyncIteration:
+                    return
+                items = _WithFirst(item, iterator)
+        finally:
+            if hasattr(iterator, "aclose"):
+                await iterator.aclose()
+
+    def _open(self, _: float) -> float:
+        self._opened = True
+        self._work.notify()
+        return math.inf
+
+    async def _fill(self, items: AsyncIterator[Any]) -> BaseException | None:
+        """
+        Put items into the buffer to the last one, or to a cancellation that is not ours.
+        """
+        json = self._options.json
+        encode = self._options.encode
+        # Most items are such: they need no call.
+        plain = str if encode is None else None
+        buffer = self._buffer
+        append = buffer.append
+        room = 0
+        began = 0.0
+        async for item in items:
+            try:
+                if type(item) is plain and "\n" not in item and "\r" not in item:
+                    block = f"data: {item}\n\n".encode()
+                else:
+                    block = encode(item) if encode else encode_item(item, json)
+            except (TypeError, ValueError) as exc:
+                what = f"{self._source.name} yielded {item!r:.100}: {exc}"
+                raise (TypeError if isinstance(exc, TypeError) else ValueError)(what) from exc
+            overdue = False
+            if buffer:
+                append(block)
+                overdue = monotonic() - began > _LONGEST_TURN
+            else:
+                # The writer has taken everything.
+                append(block)
+                self._work.notify()
+                room = self._limit - self._in_flight
+                began = monotonic()
+            room -= len(block)
+            if room < 0 or overdue:
+                try:
+                    if room < 0:
+                        if not await self._wait_for_room():
+                            return None
+                    else:
+                        # The source does not wait, so nobody else has had a turn, and a
+                        # disconnect would never be seen.
+                        await self._runtime.turn()
+                        began = monotonic()
+                except get_cancelled_exc_class() as exc:
+                    if self._cancelled:
+                        raise
+                    return exc
+        return None
+
+    async def _wait_for_room(self) -> bool:
+        """
+        Wait until the writer has sent enough; ``False`` if it never will.
+        """
+        while self._limit >= 0 and (self._buffer or self._in_flight > self._limit):
+            await self._room.wait()
+        return self._limit >= 0
+
+    async def _tell(self) -> None:
+        """
+        Call ``on_close``, and wait for it within bounds.
+        """
+        on_close = self._options.on_close
+        if on_close is None or self._told:
+            return
+        # A source that was abandoned may end after all, and come here again.
+        self._told = True
+        assert self._reason is not None
+        duration = self._runtime.now() - self._opened_at
+        closed = Closed(self._reason, duration, self._events, self._bytes, self._error)
+        try:
+            with move_on_after(self._options.cleanup_timeout, shield=True) as scope:
+                result = on_close(closed)
+                if isawaitable(result):
+                    await result
+            if scope.cancelled_caught:
+                logger.error("on_close of %s did not return in time", self._source.name)
+        except Exception:
+            logger.exception("on_close of %s raised", self._source.name)
+
+    # The listener task.
+
+    async def _listen(self) -> None:
+        """
+        Read every message until the client leaves; nothing else calls ``receive``.
+        """
+        try:
+            # Not for ever: gunicorn's receive() swallows a cancellation when a part of the
+            # body comes in the same turn, as asyncio's wait_for() did before 3.12.
+            while self._reason is None:
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    if self._outcome is not None:
+                        # Some servers say so from within the final send, which then still
+                        # has things to do, such as closing the connection; and in some it
+                        # never returns.
+                        await sleep(_PATIENCE)
+                    self._end("client")
+                    return
+                if message["type"] == "http.request":
+                    if not message.get("more_body", False):
+                        self._request_over = True
+                        self._work.notify()
+                    if not self._body_complete:
+                        self._take_body(message)
+                        if self._body_complete:
+                            continue
+                # Some frameworks repeat themselves without ever waiting.
+                await self._runtime.turn()
+        except get_cancelled_exc_class() as exc:
+            # asyncio's futures and their exceptions hold each other, and those would hold
+            # this response by the frames that they have passed.
+            exc.__traceback__ = None
+        except OSError:
+            self._end("client")
+        except Exception as exc:
+            # Not what comes of its being cancelled, and not over the source's own.
+            if self._reason is None:
+                self._error = self._error or exc
+                self._end("error")
+        finally:
+            self._listener_over = True
+            self._work.notify()
+
+    def _take_body(self, message: HTTPRequestEvent) -> None:
+        assert self._body is not None
+        part = message.get("body", b"")
+        self._body.append(part)
+        self._body_size += len(part)
+        if self._body_size > self._options.max_body_size:
+            # Reading goes on, or the disconnect behind it would never be seen.
+            self._body = None
+        if self._body is None or not message.get("more_body", False):
+            self._body_complete = True
+            if self._body_event is not None:
+                self._body_event.set()
+
+    # The two ways to end.
+
+    def _close(
+        self,
+        reason: Reason,
+        farewell: Farewell,
+        *,
+        grace: float = 0.0,
+        strict: bool = False,
+    ) -> None:
+        """
+        End politely: cancel the source after some grace, and let the writer finish.
+        """
+        if self._reason is None and (self._closing_entry is None or strict > self._strict):
+            if self._closing_entry is not None:
+                self._runtime.ticker.discard(self._closing_entry)
+            self._announce(reason, farewell)
+            self._strict = strict
+            self._patience = self._options.cleanup_timeout
+            if strict:
+                self._patience = min(self._patience, _PATIENCE)
+            now = self._runtime.now()
+            if self._source_over:
+                # What it yielded last may still be on its way to the client.
+                due = now + self._patience
+            else:
+                due = now + grace if grace else self._hurry(now)
+            self._closing_entry = self._runtime.ticker.add(due, self._hurry)
+
+    def _announce(self, reason: Reason, farewell: Farewell) -> None:
+        if self._closing is None:
+            self._closing = reason
+            self._farewell = farewell
+            if self._closing_event is not None:
+                self._closing_event.set()
+
+    def _hurry(self, now: float) -> float:
+        """
+        Take the next step towards the end, and return when to take another.
+        """
+        if self._reason is not None:
+            return math.inf
+        if not (self._cancelled or self._source_over):
+            self._cancel_source()
+        elif not self._left_behind and not (self._strict and self._send_began is not None):
+            # The goodbye does not wait for the source any longer.
+            self._left_behind = True
+            self._limit = -1
+            self._work.notify()
+        else:
+            if self._strict:
+                # The client takes nothing. Otherwise there is the send timeout for that.
+                self._end(self._closing or "shutdown")
+                abort(self._send)
+            return math.inf
+        return now + self._patience
+
+    def _end(self, reason: Reason) -> None:
+        """
+        End abruptly: the source and the writer are cancelled; the first reason stays.
+        """
+        if self._reason is None:
+            self._reason = self._outcome or reason
+            # A source that swallows the cancellation and yields again finds no room.
+            self._limit = -1
+            self._buffer.clear()
+            self._writing.cancel()
+            self._cancel_source()
+            self._room.notify()
+
+    def _cancel_source(self) -> None:
+        # Once: a second one would hit what the source awaits in its finally.
+        if self._feed is not None:
+            self._source_over = True
+            self._work.notify()
+        elif not (self._cancelled or self._source_over):
+            self._cancelled = True
+            self._cancelled_at = self._runtime.now()
+            self._driver.cancel()
+
+    async def _clean_up(self) -> None:
+        """
+        Wait until nothing is left of it, also if this task is cancelled meanwhile.
+        """
+        cancelled = False
+        with CancelScope(shield=True):
+            while True:
+                try:
+                    await self._wait_for_tasks()
+                    break
+                except get_cancelled_exc_class():
+                    # asyncio's own, which no shield keeps out.
+                    cancelled = True
+        if cancelled:
+            raise get_cancelled_exc_class()
+
+    async def _wait_for_tasks(self) -> None:
+        """
+        Wait until nothing is left of the source and the listener, but not for ever.
+        """
+        spent = self._runtime.now() - self._cancelled_at if self._cancelled else 0.0
+        with move_on_after(self._options.cleanup_timeout - spent):
+            while not (self._source_over and self._listener_over):
+                await self._work.wait()
+        await self._cut(self._listener, lambda: self._listener_over)
+        if await self._cut(self._driver, lambda: self._source_over):
+            while not self._driver_over:
+                await self._work.wait()
+        # If the task of the source could not.
+        await self._tell()
+
+    async def _cut(self, task: Task, is_over: Callable[[], bool]) -> bool:
+        """
+        End a task that takes too long, and return whether that could be done.
+        """
+        for _ in range(_LAST_CANCELLATIONS):
+            if is_over():
+                return True
+            task.cancel()
+            await self._runtime.turn()
+        self._abandoned = True
+        logger.error("%s swallows its cancellation, and is left alone", self._source.name)
+        self._runtime.abandon(task)
+        return False
+
+    # The ticker.
+
+    def _next_tick(self, now: float) -> float:
+        """
+        Return when something may be due that is not yet.
+        """
+        options = self._options
+        times = []
+        if options.keep_alive is not None:
+            always = options.keep_alive_always
+            due = self._ping_at if always else self._quiet_since + options.keep_alive
+            times.append(due if due > now else now + options.keep_alive)
+        if options.send_timeout is not None:
+            # A send that begins after now cannot be overdue before this.
+            began = now if self._send_began is None else self._send_began
+            times.append(began + options.send_timeout)
+        if options.max_age is not None and self._closing is None:
+            times.append(self._opened_at + options.max_age)
+        return min(times, default=math.inf)
+
+    def _tick(self, now: float) -> float:
+        """
+        Do what is due, and return when to look again.
+        """
+        options = self._options
+        if self._reason is not None:
+            return math.inf
+        if options.max_age is not None and now >= self._opened_at + options.max_age:
+            self._close("max_age", options.farewell)
+        always = options.keep_alive_always and options.keep_alive is not None
+        if always and now >= self._ping_at:
+            self._ping_at = now + (options.keep_alive or 0.0)
+            self._ping_due = True
+            self._work.notify()
+        if self._send_began is not None:
+            if options.send_timeout is not None and (
+                now >= self._send_began + options.send_timeout
+            ):
+                self._end("send_timeout")
+                if self._scope.get("http_version", "").startswith("1"):
+                    # Other streams of the same connection may be well.
+                    abort(self._send)
+                return math.inf
+        elif (
+            options.keep_alive is not None
+            and not always
+            and now >= self._quiet_since + options.keep_alive
+        ):
+            self._keep_alive_due = True
+            self._work.notify()
+        return self._next_tick(now)
+
+
+def _without_cancellation(exc: BaseException) -> BaseException | None:
+    """
+    Return an error without what trio leaves of a cancellation in a group.
+    """
+    if isinstance(exc, BaseExceptionGroup):
+        return exc.split(get_cancelled_exc_class())[1]
+    return exc
+
+
+async def discard_body(receive: ASGIReceiveCallable) -> None:
+    """
+    Read the request's body to its end, but not for ever.
+    """
+    with move_on_after(_LATEST_BODY):
+        message = await receive()
+        while message["type"] == "http.request" and message.get("more_body", False):
+            message = await receive()
+
+
+async def respond(send: ASGISendCallable, refused: Refused) -> None:
+    """
+    Answer with a status and a line of text instead of a stream.
+    """
+    body = refused.detail.encode()
+    headers = [(b"content-type", b"text/plain; charset=utf-8")] if body else []
+    # RFC 9110, 8.6: a 204 or 304 must not have a length.
+    if refused.status not in (204, 304):
+        headers.append((b"content-length", b"%d" % len(body)))
+    else:
+        body = b""
+    replaced = {name for name, _ in refused.headers}
+    headers = [pair for pair in headers if pair[0] not in replaced] + refused.headers
+    await send(
+        {
+            "type": "http.response.start",
+            "status": refused.status,
+            "headers": headers,
+            "trailers": False,
+        }
+    )
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+class _WithFirst:
+    """
+    An async iterator with an item before its next one.
+    """
+
+    __slots__ = ("_first", "_rest")
+
+    def __init__(self, first: Any, rest: AsyncIterator[Any]) -> None:
+        self._first = [first]
+        self._rest = rest
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        return self._first.pop() if self._first else await anext(self._rest)

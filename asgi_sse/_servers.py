@@ -1,0 +1,248 @@
+"""
+What servers do that the ASGI specification does not say.
+"""
+
+# Everything here is read off a server's own objects, because ASGI has no word for
+# it. Nothing is changed on them, and what is not found is done without.
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import CellType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+# Through the wrappers of Starlette, its GZip and session middleware and two
+# BaseHTTPMiddlewares it takes 23 steps; and no time worth mentioning.
+_MOST_STEPS = 64
+
+
+def hangs_when_truncated(scope: Mapping[str, Any]) -> bool:
+    """
+    Whether a response without a final chunk would leave the client waiting.
+
+    hypercorn says nothing to an HTTP/2 or HTTP/3 client when the application
+    fails, daphne nothing to any.
+    """
+    return _is_hypercorn_http2(scope) or _is_daphne(scope)
+
+
+def breaks_when_raised(scope: Mapping[str, Any]) -> bool:
+    """
+    Whether the server must not see an exception once the response has started.
+
+    daphne then tries to answer 500, fails, and never again looks after its
+    applications, those that have nothing to do with this one included.
+    """
+    return _is_daphne(scope)
+
+
+def waits_when_cancelled(scope: Mapping[str, Any]) -> bool:
+    """
+    Whether the server cancels the application when it stops, and waits for its return.
+
+    daphne does, without any grace. It waits for all applications until one of
+    them raises the cancellation: then the process ends under the others. And it
+    does not wait for what they have sent to be on its way.
+    """
+    return _is_daphne(scope)
+
+
+def breaks_on_a_late_body(scope: Mapping[str, Any]) -> bool:
+    """
+    Whether the response must not end before all of the request has come.
+
+    When a part of the body arrives for a request that hypercorn has already
+    answered over HTTP/2, it drops the connection with all its other requests;
+    on trio the whole worker.
+    """
+    return _is_hypercorn_http2(scope) and scope["method"] not in ("GET", "HEAD")
+
+
+def _is_hypercorn_http2(scope: Mapping[str, Any]) -> bool:
+    # Of the servers with HTTP/2 and HTTP/3 it alone offers server push.
+    return "http.response.push" in (scope.get("extensions") or {})
+
+
+def _is_daphne(scope: Mapping[str, Any]) -> bool:
+    # It alone names no version of the specification; but so do clients for tests.
+    return "spec_version" not in scope.get("asgi", {}) and "daphne.server" in sys.modules
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """
+    How a server can be asked whether it is stopping.
+
+    Two are equal if they ask the same object.
+    """
+
+    is_set: Callable[[], bool]
+    #: Returns when it is; ``None`` where the server can only be asked again and again.
+    wait: Callable[[], Awaitable[None]] | None = None
+
+
+def find_stops(send: Callable[..., Any]) -> list[Stop]:
+    """
+    Return how to learn that the server behind *send* is stopping, if it can be learnt.
+
+    hypercorn's workers get no signal by default, and uvicorn and gunicorn also
+    stop for other reasons than a signal.
+    """
+    context = find_hypercorn(send)
+    if context is not None:
+        return [Stop(context.terminated.is_set, context.terminated.wait)]
+    stops = []
+    for runner in {id(runner): runner for runner in _find_in_tasks()}.values():
+        # Its lifespan has a "should_exit" as well.
+        if _is_from("uvicorn", runner) and hasattr(runner, "server_state"):
+            if _serves(runner, send):
+                # A method, for it to be equal to others of the same server.
+                stops.append(Stop(MethodType(_uvicorn_stops, runner)))
+        elif _is_from("gunicorn", runner) and hasattr(runner, "alive"):
+            stops.append(Stop(MethodType(_gunicorn_stops, runner)))
+    return stops
+
+
+def find_hypercorn(send: Callable[..., Any]) -> Any:
+    """
+    Return what all connections of a hypercorn worker share, or ``None``.
+
+    Its ``terminate`` is the event that makes the worker stop, ``terminated``
+    the one that is set as soon as it does.
+    """
+    for owner in owners(send):
+        if _is_from("hypercorn", owner):
+            context = getattr(owner, "context", None)
+            if hasattr(context, "terminated"):
+                return context
+    return None
+
+
+def abort(send: Callable[..., Any]) -> None:
+    """
+    Cut the connection behind *send*, if it can be found, and what waits to be sent.
+
+    ASGI can only end a response, and then servers wait, most of them for ever,
+    until the client has taken what was sent before.
+    """
+    for owner in owners(send):
+        module = type(owner).__module__
+        transport: Any = None
+        if module == "hypercorn.trio.tcp_server":
+            # With TLS it is the one within. Whoever waits for it is woken by an error.
+            getattr(owner.stream, "transport_stream", owner.stream).socket.close()
+            return
+        if module == "hypercorn.asyncio.tcp_server":
+            transport = owner.writer.transport
+        elif _is_from("uvicorn", owner) or _is_from("gunicorn", owner):
+            transport = getattr(owner, "transport", None)
+        if hasattr(transport, "abort"):
+            transport.abort()
+            return
+
+
+def owners(function: Any, *, everywhere: bool = False) -> Iterator[Any]:
+    """
+    Walk through what wraps a function, down to the objects whose methods they are.
+
+    Args:
+        function: Where to begin.
+        everywhere: Look also into what the functions on the way keep in
+            containers and in global variables.
+
+    """
+    seen: set[int] = set()
+    queue = [function]
+    while queue and len(seen) < _MOST_STEPS:
+        thing = queue.pop(0)
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        # Not isinstance(), which asks the thing itself: it may be a proxy of another.
+        kind = type(thing)
+        if issubclass(kind, functools.partial):
+            queue += [thing.func, *thing.args, *thing.keywords.values()]
+        elif kind is MethodType:
+            queue += [thing.__self__, thing.__func__] if everywhere else [thing.__self__]
+        elif kind is FunctionType:
+            queue += [_contents(cell) for cell in thing.__closure__ or ()]
+            if everywhere:
+                names = thing.__code__.co_names
+                queue += [thing.__globals__[name] for name in names if name in thing.__globals__]
+        elif everywhere and kind in (list, tuple):
+            queue += thing
+        elif everywhere and kind is dict:
+            queue += thing.values()
+        elif kind is ModuleType:
+            continue
+        else:
+            yield thing
+            # Middleware that is a class keeps what it wraps in an attribute.
+            queue += [value for value in _attributes(thing) if everywhere or callable(value)]
+
+
+def _contents(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # Not assigned yet.
+        return None
+
+
+def _attributes(thing: Any) -> list[Any]:
+    attributes = getattr(thing, "__dict__", None)
+    return list(attributes.values()) if isinstance(attributes, dict) else []
+
+
+def _is_from(package: str, thing: object) -> bool:
+    """
+    Whether the class of a thing, or one that it is derived from, is of this package.
+    """
+    return any(base.__module__.partition(".")[0] == package for base in type(thing).__mro__)
+
+
+def _find_in_tasks() -> Iterator[Any]:
+    """
+    Give each object whose method one of the event loop's tasks runs.
+    """
+    # Neither of them runs without asyncio; and in trio there is nobody to ask.
+    asyncio = sys.modules.get("asyncio")
+    if ("uvicorn" not in sys.modules and "gunicorn" not in sys.modules) or asyncio is None:
+        return
+    try:
+        tasks = asyncio.all_tasks()
+    except RuntimeError:
+        return
+    for task in tasks:
+        coroutine = task.get_coro()
+        for _ in range(_MOST_STEPS):
+            frame = getattr(coroutine, "cr_frame", None)
+            if frame is None:
+                break
+            if "self" in frame.f_locals:
+                yield frame.f_locals["self"]
+            coroutine = coroutine.cr_await
+
+
+def _serves(server: Any, send: Callable[..., Any]) -> bool:
+    """
+    Whether it is this uvicorn, of those in the event loop, that is behind *send*.
+    """
+    states = [
+        owner.server_state
+        for owner in owners(send)
+        if _is_from("uvicorn", owner) and hasattr(owner, "server_state")
+    ]
+    return not states or server.server_state in states
+
+
+def _gunicorn_stops(worker: Any) -> bool:
+    return not worker.alive
+
+
+def _uvicorn_stops(server: Any) -> bool:
+    # With --limit-max-requests it stops without should_exit: its sockets are closed.
+    sockets = getattr(server, "servers", ())
+    return bool(server.should_exit) or not all(socket.is_serving() for socket in sockets)
