@@ -1,0 +1,3 @@
+"""
+What ``python -m asgi_sse`` serves, and how.
+"""

@@ -1,0 +1,94 @@
+"""
+The page at ``/``, the stream at ``/events``, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+from anyio import CancelScope
+
+from .announce import announcing
+from .page import make_page
+
+__all__ = ["App", "Site"]
+
+# Wide types, so that every server's own ones fit.
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+App = Callable[[Any, Receive, Send], Awaitable[None]]
+
+
+class Site:
+    """
+    An ASGI application around another one, which is the stream.
+
+    Args:
+        stream: What answers at ``/events``; the lifespan is for it too.
+        title: What the page calls it.
+
+    """
+
+    def __init__(self, stream: App, title: str) -> None:
+        self._stream = stream
+        self._page, self._page_headers = make_page(title)
+        self._open: set[CancelScope] = set()
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        """
+        Answer one ASGI scope.
+        """
+        if scope["type"] == "lifespan":
+            await self._stream(scope, receive, send)
+        elif scope["type"] != "http":
+            await receive()
+            await send({"type": "websocket.close", "code": 1000, "reason": ""})
+        elif scope["path"] == "/events":
+            await self._events(scope, receive, send)
+        elif scope["path"] != "/":
+            await _answer(send, scope, 404, _TEXT, b"Here are / (a page) and /events only.\n")
+        elif scope["method"] not in ("GET", "HEAD"):
+            await _answer(send, scope, 405, [*_TEXT, (b"allow", b"GET, HEAD")], b"GET the page.\n")
+        else:
+            await _answer(send, scope, 200, self._page_headers, self._page)
+
+    def close(self) -> None:
+        """
+        Cancel every response of the stream.
+
+        A server that stops waits for its responses, but some streams never end,
+        and not every application knows of :func:`asgi_sse.drain`.
+        """
+        for response in self._open:
+            response.cancel()
+
+    async def _events(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        # The page asks for what EventSource needs. The stream itself is not to know.
+        query = scope.get("query_string", b"").split(b"&")
+        if _ANNOUNCE in query:
+            query.remove(_ANNOUNCE)
+            scope = {**scope, "query_string": b"&".join(query)}
+            send = announcing(send)
+        with CancelScope() as response:
+            self._open.add(response)
+            try:
+                await self._stream(scope, receive, send)
+            finally:
+                self._open.remove(response)
+
+
+_ANNOUNCE = b"announce-event-types="
+_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
+
+
+async def _answer(
+    send: Send,
+    scope: Mapping[str, Any],
+    status: int,
+    headers: Iterable[tuple[bytes, bytes]],
+    body: bytes,
+) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
