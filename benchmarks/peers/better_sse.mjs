@@ -1,0 +1,53 @@
+// better-sse on node:http, serving the sources of sources.py.
+//
+// Prints the port it listens on.
+
+import { createServer } from "node:http";
+import { createChannel, createSession } from "better-sse";
+
+const channel = createChannel();
+const text = "x".repeat(30);
+
+async function stream(request, response, url) {
+  const number = (name, otherwise) => Number(url.searchParams.get(name) ?? otherwise);
+  const session = await createSession(request, response);
+  switch (url.pathname) {
+    case "/flood": {
+      const data = "x".repeat(number("size", 30));
+      for (let i = 0; i < number("events", 1000); i++) session.push(data);
+      response.end();
+      break;
+    }
+    case "/paced": {
+      let left = number("events", 100);
+      const timer = setInterval(() => {
+        if (left-- > 0 && session.isConnected) session.push(text);
+        else clearInterval(timer);
+      }, number("interval", 0.02) * 1000);
+      break;
+    }
+    case "/idle":
+      session.push("hello");
+      break;
+    case "/subscribe":
+      channel.register(session);
+  }
+}
+
+function publish(response, url) {
+  const moments = [];
+  for (let i = 0; i < Number(url.searchParams.get("events")); i++) {
+    moments.push(Number(process.hrtime.bigint()));
+    channel.broadcast(text);
+  }
+  response.end(JSON.stringify(moments));
+}
+
+const server = createServer((request, response) => {
+  const url = new URL(request.url, "http://127.0.0.1");
+  if (url.pathname === "/ready") response.end("ready");
+  else if (url.pathname === "/publish") publish(response, url);
+  else stream(request, response, url);
+});
+
+server.listen({ host: "127.0.0.1", port: Number(process.argv[2]), backlog: 2048 });

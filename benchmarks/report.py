@@ -1,0 +1,157 @@
+"""
+Printing tables, and writing the page with its plots.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+from .cases import NCHAN, Case
+from .contestants import CONTESTANTS, PEERS, version
+from .measures import Result, Table
+
+HERE = Path(__file__).parent
+PAGE = HERE / "RESULTS.rst"
+PLOTS = HERE / "plots"
+
+INTRODUCTION = """\
+Written by ``python -m benchmarks``; see `README.rst <README.rst>`_ for how to read it.
+Everything was taken in one run of {minutes:.0f} minutes. *Ratio* is to the hand-written
+loop, round by round: the median of all rounds, then the least and the most.
+"""
+
+SERVERS = ("uvicorn", "httptools", "hypercorn", "granian")
+FOUNDATIONS = ("anyio", "trio", "h11")
+
+
+def print_result(case: Case, result: Result) -> None:
+    """
+    Print what a case found.
+    """
+    print(f"\n== {case.title}")
+    for table in result.tables:
+        print(f"\n{table.title}")
+        print(_plain(table))
+    for name, reason in result.absent.items():
+        print(f"absent: {name}: {reason}")
+
+
+def _plain(table: Table) -> str:
+    lines = [table.header, *table.rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(table.header))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    )
+
+
+def machine() -> list[tuple[str, str]]:
+    """
+    Say on what was measured.
+    """
+    return [
+        ("date", datetime.now(UTC).strftime("%Y-%m-%d")),
+        ("processor", f"{_processor()}, {os.cpu_count()} cores"),
+        ("system", f"{platform.system()} {platform.release()}"),
+        ("Python", f"{platform.python_implementation()} {platform.python_version()}"),
+        ("load before", f"{os.getloadavg()[0]:.2f}"),
+    ]
+
+
+def versions() -> list[tuple[str, str]]:
+    """
+    Say what was measured.
+    """
+    found = {}
+    for name in (*SERVERS, *FOUNDATIONS):
+        found[name] = version(name)
+    for contestant in CONTESTANTS.values():
+        if not contestant.missing():
+            found.update((name, version(name)) for name in contestant.distributions)
+    if (PEERS / "node_modules").is_dir() and shutil.which("node"):
+        found["Node.js"] = _first_line("node", "--version")
+        found["better-sse"] = _better_sse_version()
+    if shutil.which("nginx"):
+        found["nginx"] = _first_line("nginx", "-v").rpartition("/")[2]
+    if not CONTESTANTS[NCHAN].missing() and shutil.which("dpkg-query"):
+        package = "libnginx-mod-nchan"
+        found[package] = _first_line("dpkg-query", "-W", "-f", "${Version}", package)
+    return list(found.items())
+
+
+def _first_line(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return (done.stdout or done.stderr).splitlines()[0].strip()
+
+
+def _better_sse_version() -> str:
+    package = json.loads((PEERS / "node_modules/better-sse/package.json").read_text())
+    return str(package["version"])
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return " ".join(line.partition(":")[2].split())
+    return platform.machine()
+
+
+def write_page(
+    results: list[tuple[Case, Result]], about: list[tuple[str, str]], minutes: float
+) -> None:
+    """
+    Write RESULTS.rst and its plots.
+    """
+    from . import plots
+
+    PLOTS.mkdir(exist_ok=True)
+    for old in PLOTS.glob("*.svg"):
+        old.unlink()
+    parts = [
+        _title("Results", "="),
+        INTRODUCTION.format(minutes=minutes),
+        _list_table(["", "measured on"], [list(row) for row in about]),
+        _list_table(["", "version"], [list(row) for row in versions()]),
+    ]
+    for case, result in results:
+        parts += [_title(case.title, "-"), case.text + "\n"]
+        for number, table in enumerate(result.tables):
+            parts += [f"**{table.title}**\n", _list_table(table.header, table.rows)]
+            if table.bars:
+                path = PLOTS / f"{case.name}_{number}.svg"
+                plots.draw_bars(table, path)
+                parts.append(_image(path, table.title))
+        for number, curves in enumerate(result.curves):
+            path = PLOTS / f"{case.name}_curves_{number}.svg"
+            plots.draw_curves(curves, path)
+            parts.append(_image(path, curves.title))
+        parts += [
+            f"Absent: {name} ({reason.splitlines()[0]}).\n"
+            for name, reason in result.absent.items()
+        ]
+    PAGE.write_text("\n".join(parts))
+
+
+def _title(text: str, line: str) -> str:
+    return f"{text}\n{line * len(text)}\n"
+
+
+def _image(path: Path, text: str) -> str:
+    return f".. image:: plots/{path.name}\n   :alt: {text}\n"
+
+
+def _list_table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [".. list-table::", "   :header-rows: 1", ""]
+    for row in (header, *rows):
+        for i, cell in enumerate(row):
+            lines.append(f"   {'*' if i == 0 else ' '} - {cell}".rstrip())
+    return "\n".join([*lines, ""])
