@@ -353,7 +353,7 @@ class Response:
         Send everything that this response ever sends.
         """
         send = self._send
-        now = self._runtime.now
+        now = self._runtime.clock()
         work = self._work
         buffer = self._buffer
         while not (self._opened or buffer or self._source_over or self._left_behind):
@@ -625,8 +625,9 @@ class Response:
         plain = str if encode is None else None
         buffer = self._buffer
         append = buffer.append
+        wake_writer = self._work.notify
         room = 0
-        began = 0.0
+        deadline = 0.0
         async for item in items:
             try:
                 if type(item) is plain and "\n" not in item and "\r" not in item:
@@ -636,31 +637,32 @@ class Response:
             except (TypeError, ValueError) as exc:
                 what = f"{self._source.name} yielded {item!r:.100}: {exc}"
                 raise (TypeError if isinstance(exc, TypeError) else ValueError)(what) from exc
-            overdue = False
             if buffer:
                 append(block)
-                overdue = monotonic() - began > _LONGEST_TURN
+                room -= len(block)
+                if room >= 0 and monotonic() < deadline:
+                    continue
             else:
                 # The writer has taken everything.
                 append(block)
-                self._work.notify()
-                room = self._limit - self._in_flight
-                began = monotonic()
-            room -= len(block)
-            if room < 0 or overdue:
-                try:
-                    if room < 0:
-                        if not await self._wait_for_room():
-                            return None
-                    else:
-                        # The source does not wait, so nobody else has had a turn, and a
-                        # disconnect would never be seen.
-                        await self._runtime.turn()
-                        began = monotonic()
-                except get_cancelled_exc_class() as exc:
-                    if self._cancelled:
-                        raise
-                    return exc
+                wake_writer()
+                room = self._limit - self._in_flight - len(block)
+                deadline = monotonic() + _LONGEST_TURN
+                if room >= 0:
+                    continue
+            try:
+                if room < 0:
+                    if not await self._wait_for_room():
+                        return None
+                else:
+                    # The source does not wait, so nobody else has had a turn, and a
+                    # disconnect would never be seen.
+                    await self._runtime.turn()
+                    deadline = monotonic() + _LONGEST_TURN
+            except get_cancelled_exc_class() as exc:
+                if self._cancelled:
+                    raise
+                return exc
         return None
 
     async def _wait_for_room(self) -> bool:

@@ -18,8 +18,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
 from contextvars import copy_context
+from inspect import CORO_CREATED, getcoroutinestate
 from types import coroutine
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
 from anyio import CapacityLimiter
 from anyio.lowlevel import RunVar, current_token
@@ -83,10 +84,16 @@ class Runtime(ABC):
         self.threads = CapacityLimiter(_THREADS)
 
     @abstractmethod
+    def clock(self) -> Callable[[], float]:
+        """
+        Return what tells the event loop's time in seconds, for use within this loop.
+        """
+
     def now(self) -> float:
         """
-        Return the time by the event loop's clock, in seconds.
+        Return the event loop's time in seconds.
         """
+        return self.clock()()
 
     @abstractmethod
     def signal(self) -> Signal:
@@ -224,17 +231,15 @@ class _AsyncioRuntime(Runtime):
         self._loop = weakref.ref(loop)
         self._timer: asyncio.TimerHandle | None = None
 
-    def now(self) -> float:
-        return self._running_loop().time()
+    def clock(self) -> Callable[[], float]:
+        return self._running_loop().time
 
     def signal(self) -> Signal:
         return _AsyncioSignal(self._running_loop())
 
     def spawn(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> Task:
-        task = _AsyncioTask()
         # Not create_task(): a task factory may run a task before it is known here.
-        task.task = self._asyncio.Task(task.run(function), name=name)
-        return task
+        return _AsyncioTask(self._asyncio.Task(function(), name=name))
 
     def abandon(self, task: Task) -> None:
         # asyncio.run() would cancel it and wait for it, for ever. This is asyncio's
@@ -284,29 +289,19 @@ class _AsyncioSignal:
 class _AsyncioTask:
     """
     A task in which a cancellation is delivered once, as asyncio does by itself.
-
-    Only that asyncio would not begin a task at all that is cancelled before.
     """
 
-    __slots__ = ("_begun", "_cancelled", "task")
+    __slots__ = ("task",)
 
-    task: asyncio.Task[None]
-
-    def __init__(self) -> None:
-        self._begun = False
-        self._cancelled = False
-
-    async def run(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._begun = True
-        if self._cancelled:
-            self.task.cancel()
-        await function()
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        self.task = task
 
     def cancel(self) -> None:
-        if self._begun:
-            self.task.cancel()
+        if getcoroutinestate(cast("Any", self.task.get_coro())) == CORO_CREATED:
+            # asyncio would not begin it at all. Its first step comes before this.
+            self.task.get_loop().call_soon(self.task.cancel)
         else:
-            self._cancelled = True
+            self.task.cancel()
 
 
 class _TrioRuntime(Runtime):
@@ -322,8 +317,9 @@ class _TrioRuntime(Runtime):
         self._alarm: trio.CancelScope | None = None
         self._when = math.inf
 
-    def now(self) -> float:
-        return self._trio.current_time()
+    def clock(self) -> Callable[[], float]:
+        clock: Callable[[], float] = self._trio.current_time
+        return clock
 
     def signal(self) -> Signal:
         return _TrioSignal()

@@ -71,6 +71,14 @@ def test_hypercorn_leaves_http2_clients_waiting() -> None:
     assert _servers.hangs_when_truncated({**scope, "extensions": {"http.response.push": {}}})
 
 
+def test_hypercorn_must_have_a_whole_request_over_http2() -> None:
+    extensions: dict[str, Any] = {"http.response.push": {}}
+
+    assert _servers.breaks_on_a_late_body({"extensions": extensions, "method": "POST"})
+    assert not _servers.breaks_on_a_late_body({"extensions": extensions, "method": "GET"})
+    assert not _servers.breaks_on_a_late_body({"extensions": {}, "method": "POST"})
+
+
 @pytest.mark.parametrize(
     "quirk",
     [

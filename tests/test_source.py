@@ -182,7 +182,7 @@ class Again:
         yield "nothing"
 
 
-class Channel(Again):
+class Channel:
     """
     What does the work of the last event ID itself.
     """
