@@ -460,7 +460,7 @@ class _TrioTask:
                 if self._abandoned:
                     return
                 raise
-            if self._pending or self._abandoned:
+            if self._pending:
                 # A checkpoint looks like what must not be cancelled, such as the end of
                 # acquiring a lock. But a task may do nothing else for ever.
                 checkpoints = 0 if hasattr(trap, "abort_func") else checkpoints + 1

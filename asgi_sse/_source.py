@@ -5,7 +5,8 @@ Whatever may be wrapped becomes one async iterator, closed well.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextvars import copy_context
 from functools import partial
 from threading import Lock
@@ -122,7 +123,10 @@ class Source:
 
         """
         result = self._call(request)
-        return await result if inspect.isawaitable(result) else result
+        # A connection pool's acquire() can be awaited, or entered; that gives it back, too.
+        if inspect.isawaitable(result) and not is_context_manager(result):
+            return await result
+        return result
 
     def iterate(self, iterable: Any, threads: CapacityLimiter) -> AsyncIterator[Any]:
         """
@@ -134,10 +138,11 @@ class Source:
         """
         if hasattr(iterable, "__aiter__"):
             return aiter(iterable)
-        if hasattr(iterable, "__next__"):
-            return _in_threads(iterable, threads)
-        if _is_iterable(iterable):
+        if isinstance(iterable, list | tuple | set | frozenset | range):
             return _at_once(iterable)
+        if _is_iterable(iterable):
+            # Its steps may take their time: a generator that sleeps, a database's rows.
+            return _in_threads(iterable, threads)
         raise TypeError(
             f"{self.name} must give something to iterate over (got {iterable!r:.100}). "
             "Did you forget to yield?"
@@ -167,22 +172,34 @@ def _is_iterable(value: Any) -> bool:
     return hasattr(value, "__aiter__") or hasattr(value, "__iter__")
 
 
+if sys.version_info >= (3, 14):  # pragma: no cover - not in the coverage run's Python
+
+    def _signature(function: Callable[..., Any]) -> inspect.Signature:
+        from annotationlib import Format
+
+        # What an annotation names may be imported for type checkers only.
+        return inspect.signature(function, annotation_format=Format.FORWARDREF)
+
+else:
+    _signature = inspect.signature
+
+
 def _takes_request(function: Callable[..., Any], name: str) -> bool:
     """
     Whether a function is to be called with the request, or with nothing.
     """
     try:
-        parameters = inspect.signature(function).parameters.values()
+        signature = _signature(function)
     except (TypeError, ValueError):  # Some that are written in C do not tell.
         return False
+    parameters = signature.parameters.values()
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     required = [p for p in positional if p.default is p.empty]
     if len(required) > 1 or any(
         p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters
     ):
         raise TypeError(
-            f"source must be callable with the request or with nothing "
-            f"(got {name}{inspect.signature(function)})"
+            f"source must be callable with the request or with nothing (got {name}{signature})"
         )
     return (
         bool(required)
@@ -199,9 +216,9 @@ async def _at_once(items: Iterable[T]) -> AsyncIterator[T]:
 _END: Any = object()
 
 
-async def _in_threads(iterator: Iterator[T], threads: CapacityLimiter) -> AsyncIterator[T]:
+async def _in_threads(iterable: Iterable[T], threads: CapacityLimiter) -> AsyncIterator[T]:
     """
-    Run a synchronous iterator in worker threads, one step at a time.
+    Iterate over a synchronous iterable in worker threads, one step at a time.
 
     Every step runs in the same context, so that its context variables keep
     what it sets. A step cannot be interrupted: when the stream ends during
@@ -217,6 +234,7 @@ async def _in_threads(iterator: Iterator[T], threads: CapacityLimiter) -> AsyncI
     async def in_thread(step: Callable[..., Any], *args: Any) -> Any:
         return await run_sync(run, step, *args, abandon_on_cancel=True, limiter=threads)
 
+    iterator = await in_thread(iter, iterable)
     try:
         while (item := await in_thread(next, iterator, _END)) is not _END:
             yield item

@@ -505,6 +505,32 @@ async def test_task_may_cancel_itself() -> None:
     assert log.steps == [(1, "goes on"), (1, "finally"), (6, "closed")]
 
 
+async def test_task_that_cancelled_itself_is_cancelled_where_it_next_waits() -> None:
+    """
+    trio's own functions look for a cancellation before they wait.
+    """
+    log = Log()
+    send, receive = anyio.create_memory_object_stream[str]()
+
+    async def source() -> None:
+        await checkpoint()
+        task.cancel()
+        try:
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            await receive.receive()
+        finally:
+            log("finally")
+            await checkpoint()
+            await anyio.sleep(5)
+            log("closed")
+
+    with send, receive:
+        task = current_runtime().spawn(source, "source")
+        await anyio.sleep(100)
+
+    assert log.steps == [(0, "finally"), (5, "closed")]
+
+
 async def test_task_that_is_over_may_be_cancelled() -> None:
     task = current_runtime().spawn(checkpoint, "task")
     await wait_for_others()
@@ -804,7 +830,9 @@ STUBBORN = [
     indirect=["anyio_backend"],
 )
 def test_event_loop_ends_without_a_task_that_was_abandoned(
-    make: Callable[[type[BaseException]], Source], anyio_backend_name: str
+    make: Callable[[type[BaseException]], Source],
+    anyio_backend_name: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def main() -> None:
         runtime = current_runtime()
@@ -822,6 +850,10 @@ def test_event_loop_ends_without_a_task_that_was_abandoned(
         assert "stubborn" not in task_names()
 
     run(anyio_backend_name, main)
+    gc.collect()
+
+    # asyncio says that of every other task that it never hears of again.
+    assert "Task was destroyed but it is pending" not in caplog.text
 
 
 def test_task_that_was_not_abandoned_is_waited_for_and_cancelled_at_the_end(

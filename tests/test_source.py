@@ -689,3 +689,42 @@ async def test_step_that_never_ends_does_not_hold_a_task_that_is_cancelled_again
     assert not go_on.is_set()
 
     go_on.set()
+
+
+@pytest.mark.real_time
+async def test_iterable_that_may_take_its_time_is_iterated_over_in_a_worker_thread() -> None:
+    """
+    A database's rows are fetched when the iteration begins.
+    """
+    here = threading.get_ident()
+
+    class Rows:
+        def __len__(self) -> int:
+            return 2
+
+        def __iter__(self) -> Iterator[bool]:
+            begun_here = threading.get_ident() == here
+            yield from [begun_here, threading.get_ident() == here]
+
+    assert await items(Rows()) == [False, False]
+
+
+async def test_what_can_be_entered_or_awaited_is_entered() -> None:
+    """
+    As a connection pool's ``acquire()``, which is given back only so.
+    """
+    log: list[str] = []
+
+    class Acquired:
+        def __await__(self) -> Any:
+            raise AssertionError
+
+        async def __aenter__(self) -> list[str]:
+            log.append("enter")
+            return ["a"]
+
+        async def __aexit__(self, *exc_info: object) -> None:
+            log.append("exit")
+
+    assert await items(Acquired) == ["a"]
+    assert log == ["enter", "exit"]
