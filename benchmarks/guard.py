@@ -50,14 +50,14 @@ class Bound:
 # do not weigh the same, so these are no ratios of speed: they only must not rise.
 # Where the source gives way, the event loops' own work counts on both sides.
 BOUNDS = (
-    Bound("source never waits", "/flood", "asyncio", 1.1, 0.8),
-    Bound("source never waits, trio", "/flood", "trio", 1.15, 0.8),
-    Bound("source gives way each time", "/turning", "asyncio", 2.3, 2.2),
+    Bound("source never waits", "/flood", "asyncio", 0.98, 0.78),
+    Bound("source never waits, trio", "/flood", "trio", 1.05, 0.8),
+    Bound("source gives way each time", "/turning", "asyncio", 2.3, 2.1),
     Bound("source gives way each time, trio", "/turning", "trio", 2.1, 2.0),
 )
 
 #: KiB that Python may allocate for a stream that waits.
-IDLE_KIB = 12.0
+IDLE_KIB = 11.0
 
 
 @contextmanager
