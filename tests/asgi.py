@@ -13,8 +13,9 @@ import anyio
 import trio
 
 from asgi_sse._runtime import current_runtime
+from asgi_sse.testing import autojump_backend
 
-__all__ = ["NO_BODY", "Server", "count_tasks", "http_scope", "in_asyncio", "stepping"]
+__all__ = ["NO_BODY", "Server", "count_tasks", "http_scope", "in_asyncio", "run", "stepping"]
 
 ASGIApp = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
 Message = dict[str, Any]
@@ -144,6 +145,17 @@ def stepping(task: Awaitable[None], step: Callable[[], None]) -> Generator[Any, 
 
 def in_asyncio() -> bool:
     return not trio.lowlevel.in_trio_run()
+
+
+def run(name: str, function: Callable[[], Awaitable[Any]]) -> Any:
+    """
+    Run an event loop of its own, with a clock that jumps, from its beginning to its end.
+    """
+    backend, options = autojump_backend(name)
+    if backend == "trio":
+        # anyio.run() passes no options to trio before anyio 4.12.
+        return trio.run(function, **options)
+    return anyio.run(function, backend=backend, backend_options=options)
 
 
 async def count_tasks() -> int:

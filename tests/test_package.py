@@ -54,6 +54,9 @@ GUESTS = {
     "fastapi": {"anyio", "pydantic", "pydantic_core", "starlette"},
 }
 
+# Of every Python that is supported; what only a later one has is imported there only.
+STDLIB = sys.stdlib_module_names | {"annotationlib"}
+
 MODULES = sorted(
     {"asgi_sse"} | {m.name for m in pkgutil.walk_packages(asgi_sse.__path__, "asgi_sse.")}
 )
@@ -109,7 +112,7 @@ def test_each_framework_is_imported_only_in_its_own_file(module: str) -> None:
     if FLOORS.index(here) <= FLOORS.index(LAST_WITHOUT_ANYIO):
         allowed -= {"anyio"}
 
-    used = {name.split(".")[0] for name in imports(module)} - sys.stdlib_module_names
+    used = {name.split(".")[0] for name in imports(module)} - STDLIB
 
     assert used <= allowed
 
@@ -126,7 +129,7 @@ print(*sorted(set(sys.modules) - before))
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     added = set(run.stdout.split())
 
-    assert {name.split(".")[0] for name in added} - sys.stdlib_module_names <= {
+    assert {name.split(".")[0] for name in added} - STDLIB <= {
         "asgi_sse",
         "anyio",
     }

@@ -13,12 +13,12 @@ import anyio
 import pytest
 import trio
 
-from asgi import NO_BODY, Server, count_tasks, http_scope, in_asyncio, stepping
+from asgi import NO_BODY, Server, count_tasks, http_scope, in_asyncio, run, stepping
 from asgi_sse import EventStream, Refused, Request, ServerSentEvent, drain
 from asgi_sse._options import Closed
 from asgi_sse._response import Response
 from asgi_sse._runtime import current_runtime
-from asgi_sse.testing import Stream, Temper, autojump_backend, connect
+from asgi_sse.testing import Stream, Temper, connect
 
 OPEN = b":\n\n"
 
@@ -1286,8 +1286,7 @@ def test_a_source_that_swallows_every_cancellation_is_left_alone(
             return anyio.current_time()
 
     # The event loop ends as well.
-    backend, options = autojump_backend(anyio_backend_name)
-    assert anyio.run(main, backend=backend, backend_options=options) == 8
+    assert run(anyio_backend_name, main) == 8
     assert swallowed > 1
     assert ends == [Closed("client", 8, 1, 12, None)]
     name = "test_a_source_that_swallows_every_cancellation_is_left_alone.<locals>.stubborn"
@@ -1966,8 +1965,8 @@ def stream_once(name: str) -> list[tuple[float, bytes]]:
         return list((await answer(app)).chunks)
 
     app = EventStream(source)
-    backend, options = autojump_backend(name)
-    return anyio.run(main, backend=backend, backend_options=options)
+    chunks: list[tuple[float, bytes]] = run(name, main)
+    return chunks
 
 
 def test_one_app_may_be_served_by_one_event_loop_after_another(anyio_backend_name: str) -> None:

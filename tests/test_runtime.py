@@ -4,7 +4,7 @@ import math
 import sys
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import ContextVar
 from types import coroutine
 from typing import Any
@@ -17,18 +17,10 @@ from anyio.lowlevel import checkpoint
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from asgi import run
 from asgi_sse._runtime import Entry, Runtime, Task, Ticker, current_runtime
-from asgi_sse.testing import autojump_backend
 
 variable: ContextVar[str] = ContextVar("variable", default="unset")
-
-
-def run(name: str, function: Callable[[], Awaitable[Any]]) -> Any:
-    """
-    Run an event loop of its own, from its beginning to its end.
-    """
-    backend, options = autojump_backend(name)
-    return anyio.run(function, backend=backend, backend_options=options)
 
 
 async def wait_for_others() -> None:

@@ -25,7 +25,7 @@ BLOCKS = [
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.stem)
-def test_examples(pytester: pytest.Pytester, example: Path) -> None:
+def test_kit_examples(pytester: pytest.Pytester, example: Path) -> None:
     shutil.copy(example, pytester.path / f"test_{example.name}")
 
     result = run(pytester)
@@ -35,7 +35,7 @@ def test_examples(pytester: pytest.Pytester, example: Path) -> None:
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.split("\n", 1)[0])
-def test_page(pytester: pytest.Pytester, block: str) -> None:
+def test_kit_page(pytester: pytest.Pytester, block: str) -> None:
     # The app that the page speaks of is that of the first example.
     shutil.copy(EXAMPLES[0], pytester.path / "myapp.py")
     pytester.makeini("[pytest]\nanyio_mode = auto\nfilterwarnings = error")
