@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from anyio import CancelScope, Event, get_cancelled_exc_class, move_on_after, sleep
 
+from ._body import LATEST, Body
 from ._item import encode_item
 from ._options import Closed, Farewell, Options, Reason, encode_event, spread_reconnects
+from ._refusal import respond
 from ._request import Refused, Request
 from ._runtime import Entry, Task, current_runtime
 from ._servers import (
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from asgiref.typing import (
         ASGIReceiveCallable,
         ASGISendCallable,
-        HTTPRequestEvent,
         HTTPScope,
     )
 
@@ -49,9 +50,6 @@ _PATIENCE = 1.0
 
 # How long a server that leaves no time for it is given to deliver the goodbye.
 _DELIVERY = 0.1
-
-# How long, in seconds, the end of a response waits for the request's body, where it must.
-_LATEST_BODY = 1.0
 
 # A source that has not ended within the cleanup timeout is cancelled so many times
 # more, a turn of the event loop apart: enough for nested cleanups to be cut one by one.
@@ -79,9 +77,6 @@ class Response:
         "_abandoned",
         "_asked",
         "_body",
-        "_body_complete",
-        "_body_event",
-        "_body_size",
         "_buffer",
         "_bytes",
         "_cancelled",
@@ -113,7 +108,6 @@ class Response:
         "_reason",
         "_receive",
         "_request",
-        "_request_over",
         "_room",
         "_runtime",
         "_scope",
@@ -185,12 +179,7 @@ class Response:
         self._left_behind = False
         self._abandoned = False
 
-        # None when it was too large to keep.
-        self._body: list[bytes] | None = []
-        self._body_size = 0
-        self._body_complete = False
-        self._body_event: Event | None = None
-        self._request_over = False
+        self._body = Body(options.max_body_size)
 
         self._opened_at = self._quiet_since = runtime.now()
         self._send_began: float | None = None
@@ -216,16 +205,19 @@ class Response:
             await self._closing_event.wait()
 
     async def body(self) -> bytes:
-        if self._body_event is None:
-            self._body_event = Event()
-        if not self._body_complete:
-            await self._body_event.wait()
-        if self._body is None:
-            raise Refused(413, f"The body must not exceed {self._options.max_body_size} bytes.")
-        return b"".join(self._body)
+        return await self._body.read()
 
     def close(self) -> None:
         self._close("closed", None)
+
+    def fail(self, error: Exception) -> None:
+        """
+        End abruptly, because of something that is not the source.
+        """
+        # Not what comes of its being cancelled, and not over the source's own.
+        if self._reason is None:
+            self._error = self._error or error
+            self._end("error")
 
     # What drain() may ask of it.
 
@@ -416,8 +408,8 @@ class Response:
 
     async def _wait_for_body(self) -> None:
         if breaks_on_a_late_body(self._scope):
-            with move_on_after(_LATEST_BODY):
-                while not self._request_over:
+            with move_on_after(LATEST):
+                while not self._body.over:
                     await self._work.wait()
 
     def _make_keep_alive(self) -> bytes:
@@ -671,6 +663,9 @@ class Response:
         """
         while self._limit >= 0 and (self._buffer or self._in_flight > self._limit):
             await self._room.wait()
+        if self._cancelled:
+            # Or it would arrive where the source next awaits, in its finally.
+            await self._driver.arrive()
         return self._limit >= 0
 
     async def _tell(self) -> None:
@@ -714,14 +709,9 @@ class Response:
                         await sleep(_PATIENCE)
                     self._end("client")
                     return
-                if message["type"] == "http.request":
-                    if not message.get("more_body", False):
-                        self._request_over = True
-                        self._work.notify()
-                    if not self._body_complete:
-                        self._take_body(message)
-                        if self._body_complete:
-                            continue
+                if message["type"] == "http.request" and self._body.take(message):
+                    self._work.notify()
+                    continue
                 # Some frameworks repeat themselves without ever waiting.
                 await self._runtime.turn()
         except get_cancelled_exc_class() as exc:
@@ -731,26 +721,10 @@ class Response:
         except OSError:
             self._end("client")
         except Exception as exc:
-            # Not what comes of its being cancelled, and not over the source's own.
-            if self._reason is None:
-                self._error = self._error or exc
-                self._end("error")
+            self.fail(exc)
         finally:
             self._listener_over = True
             self._work.notify()
-
-    def _take_body(self, message: HTTPRequestEvent) -> None:
-        assert self._body is not None
-        part = message.get("body", b"")
-        self._body.append(part)
-        self._body_size += len(part)
-        if self._body_size > self._options.max_body_size:
-            # Reading goes on, or the disconnect behind it would never be seen.
-            self._body = None
-        if self._body is None or not message.get("more_body", False):
-            self._body_complete = True
-            if self._body_event is not None:
-                self._body_event.set()
 
     # The two ways to end.
 
@@ -937,40 +911,6 @@ def _without_cancellation(exc: BaseException) -> BaseException | None:
     if isinstance(exc, BaseExceptionGroup):
         return exc.split(get_cancelled_exc_class())[1]
     return exc
-
-
-async def discard_body(receive: ASGIReceiveCallable) -> None:
-    """
-    Read the request's body to its end, but not for ever.
-    """
-    with move_on_after(_LATEST_BODY):
-        message = await receive()
-        while message["type"] == "http.request" and message.get("more_body", False):
-            message = await receive()
-
-
-async def respond(send: ASGISendCallable, refused: Refused) -> None:
-    """
-    Answer with a status and a line of text instead of a stream.
-    """
-    body = refused.detail.encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8")] if body else []
-    # RFC 9110, 8.6: a 204 or 304 must not have a length.
-    if refused.status not in (204, 304):
-        headers.append((b"content-length", b"%d" % len(body)))
-    else:
-        body = b""
-    replaced = {name for name, _ in refused.headers}
-    headers = [pair for pair in headers if pair[0] not in replaced] + refused.headers
-    await send(
-        {
-            "type": "http.response.start",
-            "status": refused.status,
-            "headers": headers,
-            "trailers": False,
-        }
-    )
-    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 class _WithFirst:

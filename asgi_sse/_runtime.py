@@ -70,6 +70,11 @@ class Task(Protocol):
         A task that has not begun yet does so, and is cancelled where it first waits.
         """
 
+    async def arrive(self) -> None:
+        """
+        In the task itself: let a cancellation arrive that is still on its way.
+        """
+
 
 class Runtime(ABC):
     """
@@ -303,6 +308,10 @@ class _AsyncioTask:
         else:
             self.task.cancel()
 
+    async def arrive(self) -> None:
+        # asyncio throws it in as soon as the task runs.
+        pass
+
 
 class _TrioRuntime(Runtime):
     backend = "trio"
@@ -429,6 +438,12 @@ class _TrioTask:
         # Not up before: the end of the run has to reach whoever is still there.
         self._shield.shield = not self._waiting
         self._scope.cancel(_REASON)
+
+    async def arrive(self) -> None:
+        from trio import lowlevel
+
+        if self._pending:
+            await self._wait(lowlevel)
 
     def abandon(self) -> None:
         from trio import lowlevel

@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
 from ._options import Options, OptionTypes
+from ._refusal import discard_body, respond
 from ._request import Refused
-from ._response import Response, discard_body, respond
+from ._response import Response
 from ._servers import breaks_on_a_late_body
 from ._shutdown import current_open_streams
 from ._source import Source

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from types import FrameType
@@ -21,12 +21,10 @@ from ._shutdown import current_open_streams
 if TYPE_CHECKING:
     from hypercorn.config import Config
 
-__all__ = ["heed_sigterm", "serve"]
+__all__ = ["heed_signals", "serve"]
 
-_Scope = MutableMapping[str, Any]
-_Receive = Callable[[], Awaitable[Any]]
-_Send = Callable[[Any], Awaitable[None]]
-_App = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
+# Wide, so that every framework's own types fit.
+_App = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
 
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
@@ -114,17 +112,20 @@ def _on_signal(function: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, before)
 
 
-def heed_sigterm(app: _App) -> _App:
+def heed_signals(app: _App) -> _App:
     """
-    Let a worker of hypercorn stop gracefully at SIGTERM, which else would kill it.
+    Let a worker of hypercorn stop gracefully at signals that else would cut it off.
 
     The command ``hypercorn`` leaves SIGTERM alone in its workers. It kills them
     when it is sent to all processes of a group (as systemd does by default),
     when the first of several workers has ended (hypercorn itself sends it to
-    the others), and with ``--workers 0 --worker-class trio``. With this around
-    the application a worker that has answered a request stops as it does for
-    ``--max-requests``, and takes no notice of further ones. Without hypercorn, or if
-    SIGTERM is handled already, nothing changes.
+    the others), and with ``--workers 0 --worker-class trio``. There SIGINT is
+    no better: trio raises it in whatever task is running.
+
+    With this around the application, a worker that has had a request stops at
+    SIGTERM as it does for ``--max-requests``, and takes no notice of further
+    ones; a second SIGINT is trio's again. Without hypercorn, or if SIGTERM is
+    handled already, nothing changes.
 
     Args:
         app: The application.
@@ -134,11 +135,11 @@ def heed_sigterm(app: _App) -> _App:
 
     Example:
         >>> from asgi_sse import EventStream
-        >>> app = heed_sigterm(EventStream(range(3)))
+        >>> app = heed_signals(EventStream(range(3)))
 
     """
 
-    async def heedful(scope: _Scope, receive: _Receive, send: _Send) -> None:
+    async def heedful(scope: Any, receive: Any, send: Any) -> None:
         if (
             scope["type"] != "lifespan"
             and threading.current_thread() is threading.main_thread()
@@ -146,21 +147,26 @@ def heed_sigterm(app: _App) -> _App:
         ):
             context = find_hypercorn(send)
             if context is not None:
-                _terminate_at_sigterm(context)
+                _terminate_at_signals(context)
         await app(scope, receive, send)
 
     return heedful
 
 
-def _terminate_at_sigterm(context: Any) -> None:
+def _terminate_at_signals(context: Any) -> None:
     runtime = current_runtime()
-    name = "asgi_sse SIGTERM"
+    name = "asgi_sse signals"
+    interrupted = False
 
     def terminate() -> None:
         # As hypercorn itself does when it has answered as many requests as it should.
         runtime.spawn(context.terminate.set, name)
 
     def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        if interrupted and number == signal.SIGINT:
+            before[number](number, frame)
+        interrupted = interrupted or number == signal.SIGINT
         runtime.call_soon_threadsafe(terminate)
 
     async def restore() -> None:
@@ -168,8 +174,14 @@ def _terminate_at_sigterm(context: Any) -> None:
             await sleep_forever()
         finally:
             # The event loop ends.
-            if signal.getsignal(signal.SIGTERM) is handle:
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for number, handler in before.items():
+                if signal.getsignal(number) is handle:
+                    signal.signal(number, handler)
 
-    signal.signal(signal.SIGTERM, handle)
+    before: dict[int, Any] = {signal.SIGTERM: signal.SIG_DFL}
+    interrupt: Any = signal.getsignal(signal.SIGINT)
+    if runtime.backend == "trio" and callable(interrupt):
+        before[signal.SIGINT] = interrupt
+    for number in before:
+        signal.signal(number, handle)
     runtime.spawn(restore, name)

@@ -30,6 +30,8 @@ FLOORS = [
     "_options",
     "_servers",
     "_runtime",
+    "_body",
+    "_refusal",
     "_source",
     "_watch",
     "_shutdown",
@@ -50,6 +52,8 @@ LAST_WITHOUT_ANYIO = "_servers"
 GUESTS = {
     "_runtime": {"anyio", "trio"},
     "testing": {"anyio", "pytest", "trio"},
+    "channels._nats": {"anyio", "nats"},
+    "channels._redis": {"anyio", "redis"},
     "testing._cli": {"hypercorn"},
     "fastapi": {"anyio", "pydantic", "pydantic_core", "starlette"},
 }

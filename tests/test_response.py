@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 import trio
 
@@ -1989,6 +1990,32 @@ def test_one_app_may_be_served_by_several_event_loops_at_once(anyio_backend_name
     assert got == [[(0, OPEN), (15, b":\n"), (20, b"data: a\n\n")]] * 2
 
 
+async def test_a_cancellation_arrives_before_the_cleanup_of_a_source_that_was_woken() -> None:
+    """
+    It waits for room, gets it, and is cancelled, all in one turn.
+    """
+    for _ in range(20):
+        cleaned = False
+
+        async def source() -> AsyncIterator[str]:
+            nonlocal cleaned
+            try:
+                while True:
+                    yield "x" * 100_000
+                    await anyio.lowlevel.checkpoint()
+            finally:
+                await anyio.sleep(1)
+                cleaned = True
+
+        async with connect(EventStream(source)) as stream:
+            stream.stall()
+            await anyio.sleep(3)
+            stream.disconnect()
+            await stream.wait_closed()
+
+        assert cleaned
+
+
 # A server that breaks when a body comes late.
 
 
@@ -2233,3 +2260,59 @@ async def test_a_timeout_around_the_whole_stream_ends_it(made_by: str) -> None:
     assert stream.error is None
     assert stream.complete
     assert [event.data for event in stream.events] == ["a"]
+
+
+# The start, deferred; keep-alives on a clock of their own
+
+
+async def test_open_delay_waits_for_the_first_event() -> None:
+    async def source() -> AsyncIterator[str]:
+        await anyio.sleep(3)
+        yield "a"
+
+    async with connect(EventStream(source, open_delay=5)) as stream:
+        await stream.wait_closed()
+
+    assert [(chunk.time, chunk.body) for chunk in stream.chunks] == [(3, b":\n\ndata: a\n\n")]
+
+
+async def test_open_delay_is_not_longer_than_it_says() -> None:
+    async def source() -> AsyncIterator[str]:
+        await anyio.sleep(3)
+        yield "a"
+
+    async with connect(EventStream(source, open_delay=2)) as stream:
+        await stream.wait_closed()
+
+    assert [(chunk.time, chunk.body) for chunk in stream.chunks] == [
+        (2, b":\n\n"),
+        (3, b"data: a\n\n"),
+    ]
+
+
+async def test_source_may_refuse_within_the_open_delay() -> None:
+    async def source() -> AsyncIterator[str]:
+        await anyio.sleep(3)
+        raise Refused(404)
+        yield "never"
+
+    async with connect(EventStream(source, open_delay=5)) as stream:
+        assert stream.status == 404
+
+
+async def test_keep_alive_always_comes_between_events() -> None:
+    async def source() -> AsyncIterator[str]:
+        for n in range(3):
+            yield f"{n}"
+            await anyio.sleep(1.5)
+
+    async with connect(EventStream(source, keep_alive=2, keep_alive_always=True)) as stream:
+        await stream.wait_closed()
+
+    assert [(chunk.time, chunk.body) for chunk in stream.chunks if chunk.body] == [
+        (0, b":\n\ndata: 0\n\n"),
+        (1.5, b"data: 1\n\n"),
+        (2, b":\n"),
+        (3, b"data: 2\n\n"),
+        (4, b":\n"),
+    ]

@@ -4,6 +4,7 @@ What is read off servers' own objects, with objects that look like theirs.
 
 import asyncio
 import functools
+import itertools
 import sys
 import time
 from collections.abc import Callable
@@ -102,14 +103,14 @@ def test_daphne_is_known_by_what_it_does_not_say(
 
 def test_the_walk_goes_through_whatever_wraps_a_function() -> None:
     stream = Thing()
-    middleware = Thing(inner=stream.send, app=functools.partial(print, 1))
+    middleware: Any = Thing(inner=stream.send, app=functools.partial(print, 1))
 
     async def wrapped(message: Any) -> None:
         await middleware.inner(message)
 
-    async def outer(message: Any, send: Any = None) -> None: ...
+    async def outer(*args: Any, send: Any = None) -> None: ...
 
-    found = list(owners(functools.partial(wrapped, wrapped, send=outer)))
+    found = list(owners(functools.partial(outer, wrapped, send=outer)))
 
     assert found[0] is middleware
     assert stream in found
@@ -117,16 +118,15 @@ def test_the_walk_goes_through_whatever_wraps_a_function() -> None:
 
 
 def test_the_walk_survives_what_it_meets() -> None:
-    def unassigned() -> Callable[[], Any]:
+    def unassigned() -> Callable[..., Any]:
         def send() -> Any:
-            return later  # noqa: F821
+            return later  # type: ignore[has-type]
 
-        if not send:
-            later = 1
         return send
+        later = 1
 
     class Proxy:
-        @property
+        @property  # type: ignore[misc]
         def __class__(self) -> Any:
             raise RuntimeError("nobody is to ask")
 
@@ -147,7 +147,7 @@ def test_the_walk_survives_what_it_meets() -> None:
 
 def test_the_walk_ends() -> None:
     things: list[Any] = [Thing() for _ in range(200)]
-    for thing, after in zip(things, things[1:], strict=False):
+    for thing, after in itertools.pairwise(things):
         thing.__dict__["send"] = after.send
 
     assert things[10] in list(owners(things[0].send))

@@ -10,8 +10,12 @@ import selectors
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from fcntl import ioctl
+from termios import FIONREAD
 from typing import Self
 
 import h2.config
@@ -34,6 +38,8 @@ class Reader:
     What one client has got so far.
     """
 
+    #: What it has asked for.
+    path: str
     #: HTTP status; 0 before the headers are there.
     status: int = 0
     body: bytes = b""
@@ -95,7 +101,7 @@ class _Http1(_Connection):
     def __init__(self, connection: socket.socket, path: str) -> None:
         super().__init__(connection)
         self._h11 = h11.Connection(h11.CLIENT)
-        self.readers = [Reader()]
+        self.readers = [Reader(path)]
         request = h11.Request(method="GET", target=path, headers=[("host", "127.0.0.1")])
         connection.sendall(self._h11.send(request) + self._h11.send(h11.EndOfMessage()))
 
@@ -116,22 +122,22 @@ class _Http1(_Connection):
 
 
 class _Http2(_Connection):
-    def __init__(self, connection: socket.socket, path: str, count: int) -> None:
+    def __init__(self, connection: socket.socket, paths: Sequence[str]) -> None:
         super().__init__(connection)
         self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         self._h2.initiate_connection()
         self._received = b""
         self._streams: dict[int, Reader] = {}
-        headers = [
-            (":method", "GET"),
-            (":path", path),
-            (":scheme", "https"),
-            (":authority", "127.0.0.1"),
-        ]
-        for _ in range(count):
+        for path in paths:
             number = self._h2.get_next_available_stream_id()
+            headers = [
+                (":method", "GET"),
+                (":path", path),
+                (":scheme", "https"),
+                (":authority", "127.0.0.1"),
+            ]
             self._h2.send_headers(number, headers, end_stream=True)
-            self._streams[number] = Reader()
+            self._streams[number] = Reader(path)
         self.readers = list(self._streams.values())
         connection.sendall(self._h2.data_to_send())
 
@@ -142,12 +148,15 @@ class _Http2(_Connection):
             frame, self._received = self._received[:end], self._received[end:]
             for event in self._h2.receive_data(frame):
                 self._handle(event)
-        self.socket.sendall(self._h2.data_to_send())
+        # The server may have gone.
+        with suppress(OSError):
+            self.socket.sendall(self._h2.data_to_send())
 
     def _handle(self, event: h2.events.Event) -> None:
         match event:
             case h2.events.ResponseReceived(stream_id=number, headers=headers):
-                self._streams[number].status = int(dict(headers)[":status"])
+                # Its pseudo-header comes first.
+                self._streams[number].status = int(headers[0][1])
             case h2.events.DataReceived(stream_id=number):
                 self._streams[number].feed(event.data)
                 self._h2.acknowledge_received_data(event.flow_controlled_length, number)
@@ -166,8 +175,7 @@ class Crowd:
 
     Args:
         connect: Makes a connection.
-        path: What each asks for.
-        count: How many.
+        paths: What each asks for.
         http2: Whether they share connections, by 25.
 
     """
@@ -175,19 +183,16 @@ class Crowd:
     def __init__(
         self,
         connect: Callable[[], socket.socket],
-        path: str,
-        count: int = 100,
+        paths: Sequence[str],
         *,
         http2: bool = False,
     ) -> None:
         self._selector = selectors.DefaultSelector()
         self._connections: list[_Connection] = []
-        for first in range(0, count, _STREAMS if http2 else 1):
-            made: _Connection
-            if http2:
-                made = _Http2(connect(), path, min(_STREAMS, count - first))
-            else:
-                made = _Http1(connect(), path)
+        size = _STREAMS if http2 else 1
+        for first in range(0, len(paths), size):
+            some = paths[first : first + size]
+            made = _Http2(connect(), some) if http2 else _Http1(connect(), some[0])
             made.socket.setblocking(False)
             self._selector.register(made.socket, selectors.EVENT_READ, made)
             self._connections.append(made)
@@ -232,6 +237,28 @@ class Crowd:
         Read, until each has come to an end.
         """
         self.pump(lambda: all(reader.over for reader in self.readers), timeout)
+
+    def wait_stalled(self, timeout: float = 15.0) -> None:
+        """
+        Read nothing, until nothing more comes.
+
+        Raises:
+            TimeoutError: It never ends.
+
+        """
+        deadline = time.monotonic() + timeout
+        waiting = [0]
+        # The same, and not nothing, a few times in a row.
+        while waiting[0] == 0 or len(waiting) < 10:
+            if time.monotonic() > deadline:
+                raise TimeoutError("there is always more to read")
+            time.sleep(0.03)
+            count = 0
+            for connection in self._connections:
+                buffer = array("i", [0])
+                ioctl(connection.socket, FIONREAD, buffer)
+                count += buffer[0]
+            waiting = [*waiting, count] if count == waiting[0] else [count]
 
     def __str__(self) -> str:
         readers = self.readers

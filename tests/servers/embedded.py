@@ -1,5 +1,5 @@
 """
-Servers within a program: ``python -m embedded HOW FD MODULE:NAME``.
+Servers within a program: ``python -m embedded HOW FD [CERTIFICATE KEY] MODULE:NAME``.
 
 SIGTERM and SIGINT end them in the way that the server has for it, SIGUSR1 without a signal
 that the server would see.
@@ -25,10 +25,14 @@ from hypercorn.config import Config
 
 import asgi_sse.hypercorn
 
+#: A certificate and its key.
+TLS: list[Any] = [None, None]
+
 
 def hypercorn_config(fd: int) -> Config:
     config = Config()
     config.bind = [f"fd://{fd}"]
+    config.certfile, config.keyfile = TLS
     return config
 
 
@@ -46,9 +50,7 @@ async def wait_to_stop() -> None:
 
 
 def hypercorn_asyncio(app: Any, fd: int) -> None:
-    asyncio.run(
-        hypercorn.asyncio.serve(app, hypercorn_config(fd), shutdown_trigger=wait_to_stop)
-    )
+    asyncio.run(hypercorn.asyncio.serve(app, hypercorn_config(fd), shutdown_trigger=wait_to_stop))
 
 
 def hypercorn_trio(app: Any, fd: int) -> None:
@@ -167,6 +169,8 @@ HOW: dict[str, Callable[[Any, int], None]] = {
 }
 
 if __name__ == "__main__":
-    how, fd, target = sys.argv[1:]
+    how, fd, *files, target = sys.argv[1:]
+    if files:
+        TLS[:] = files
     module, _, name = target.partition(":")
     HOW[how](getattr(import_module(module), name), int(fd))

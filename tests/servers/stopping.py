@@ -16,7 +16,7 @@ import anyio
 
 from asgi_sse import EventStream, Request, ServerSentEvent
 from asgi_sse._options import Closed
-from asgi_sse.hypercorn import heed_sigterm
+from asgi_sse.hypercorn import heed_signals
 
 GOODBYE = ServerSentEvent("goodbye", event="farewell", retry=1234)
 
@@ -68,7 +68,7 @@ async def _finite(record: Record, request: Request) -> AsyncIterator[str]:
     try:
         yield "hello"
         await request.wait_closing()
-        for word in ("this", "is", "my", "last", "words"):
+        for word in ("these", "are", "my", "last", "words"):
             await anyio.sleep(0.05)
             yield word
     finally:
@@ -81,6 +81,7 @@ async def _setup(record: Record) -> Any:
     Waits for something before its response starts.
     """
     try:
+        sys.stdout.write("setting up\n")
         await anyio.sleep_forever()
     finally:
         await anyio.sleep(0.05)
@@ -101,12 +102,14 @@ async def _stubborn(record: Record) -> AsyncIterator[str]:
 
 async def _flood(record: Record) -> AsyncIterator[bytes]:
     """
-    Yields more than a client that reads nothing can take.
+    Yields more than goes to a client that reads nothing.
     """
     try:
-        while True:
+        # Some servers take everything, and have to keep it.
+        for _ in range(128):
             yield b"data: " + b"x" * 2**16 + b"\n\n"
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
+        await anyio.sleep_forever()
     finally:
         await anyio.sleep(0.05)
         record.cleaned_up = True
@@ -138,4 +141,4 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 #: For hypercorn's workers.
-heedful = heed_sigterm(app)
+heedful = heed_signals(app)

@@ -1,0 +1,209 @@
+"""
+Stops that come at a bad time, in an odd way, or again and again.
+"""
+
+import signal
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from crowd import Crowd
+from harness import Certificates, Server, ServerConfig
+from ways_to_stop import CASES
+
+CONFIGS = {case.name: case.config for case in CASES}
+# One for each way to learn of the stop.
+SOME = ["hypercorn -k asyncio -w 1", "hypercorn -k trio -w 1", "uvicorn", "granian", "daphne"]
+
+on_some = pytest.mark.parametrize("name", SOME)
+
+
+def ends(output: str) -> Counter[str]:
+    return Counter(line for line in output.splitlines() if line.startswith("closed "))
+
+
+def say_goodbye(server: Server, stop: Callable[[], object]) -> None:
+    with Crowd(server.connect, ["/asking"] * 20) as crowd:
+        crowd.wait_for(b"hello")
+        stop()
+        crowd.wait_over()
+
+        assert all(reader.complete for reader in crowd.readers)
+        assert all(reader.data[-2:] == ["last words", "goodbye"] for reader in crowd.readers)
+
+
+# When the sources are not what one would wish.
+
+
+@on_some
+@pytest.mark.parametrize(
+    ("path", "cleaned_up"), [("/setup", True), ("/stubborn", False)], ids=["setup", "stubborn"]
+)
+def test_sources_that_are_not_ready_to_end(
+    name: str, path: str, cleaned_up: bool, certificates: Certificates
+) -> None:
+    with Server(CONFIGS[name], "stopping:app", certificates) as server:
+        with Crowd(server.connect, [path] * 10) as crowd:
+            if path == "/stubborn":
+                crowd.wait_for(b"hello")
+            else:
+                server.take_output(until="setting up\n" * 10)
+            server.signal(signal.SIGTERM)
+            crowd.wait_over()
+
+            assert all(reader.complete for reader in crowd.readers)
+            assert all(reader.data[-1] == "goodbye" for reader in crowd.readers)
+        server.wait_stopped()
+        # With the last connection granian's process ends, and not with the last application.
+        if (name, path) != ("granian", "/stubborn"):
+            assert ends(server.take_output()) == {f"closed {path} shutdown {cleaned_up}": 10}
+
+
+# When the clients are not.
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hypercorn -k asyncio -w 1",
+        "hypercorn -k trio -w 1",
+        "hypercorn -k uvloop, HTTP/2",
+        "asgi_sse.hypercorn.serve(), trio, HTTP/2",
+        "uvicorn",
+        "gunicorn -k asgi",
+    ],
+)
+def test_clients_that_read_nothing_hold_nobody_up(name: str, certificates: Certificates) -> None:
+    """
+    All servers wait for them without end, but for those that we can take the connections from.
+    """
+    config = CONFIGS[name]
+    with Server(config, "stopping:app", certificates) as server:
+        with Crowd(server.connect, ["/flood"] * 3, http2=config.http2) as crowd:
+            crowd.wait_stalled()
+            server.signal(signal.SIGTERM)
+            server.wait_stopped()
+        assert ends(server.take_output()) == {"closed /flood shutdown True": 3}
+
+
+# daphne ends without waiting for anything when a request has not come in wholly.
+@pytest.mark.parametrize("name", [*SOME[:4], "gunicorn -k asgi"])
+def test_streams_that_are_being_opened(name: str, certificates: Certificates) -> None:
+    with Server(CONFIGS[name], "stopping:app", certificates) as server:
+        with Crowd(server.connect, ["/asking"] * 50) as crowd:
+            server.signal(signal.SIGTERM)
+            crowd.wait_over()
+
+            # Those that were not accepted any more are cut off by the server, or the system.
+            for reader in crowd.readers:
+                if reader.status:
+                    assert reader.complete
+                    assert reader.data[-1] == "goodbye"
+        server.wait_stopped()
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_a_second_ctrl_c(name: str, certificates: Certificates) -> None:
+    """
+    What it does is the server's to say: it may cut off, but not hang or complain.
+    """
+    with Server(CONFIGS[name], "stopping:app", certificates) as server:
+        with Crowd(server.connect, ["/asking"] * 10) as crowd:
+            crowd.wait_for(b"hello")
+            server.signal(signal.SIGINT, group=True)
+            crowd.pump(lambda: True)
+            server.signal(signal.SIGINT, group=True)
+            crowd.wait_over()
+        server.wait_stopped()
+
+
+# When the server stops for other reasons, or not at once.
+
+
+@pytest.mark.parametrize("worker", ["asyncio", "uvloop", "trio"])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_sigterm_to_the_whole_group(worker: str, workers: int, certificates: Certificates) -> None:
+    """
+    As systemd sends it; without heed_signals() it kills hypercorn's workers at once.
+    """
+    config = CONFIGS[f"hypercorn -k {worker} -w {workers}"]
+    with Server(config, "stopping:heedful", certificates) as server:
+        say_goodbye(server, lambda: server.signal(signal.SIGTERM, group=True))
+        server.wait_stopped()
+        assert ends(server.take_output()) == {"closed /asking shutdown True": 20}
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("hypercorn -k asyncio -w 0", "--max-requests=20"),
+        ("uvicorn", "--limit-max-requests=3"),
+        ("gunicorn -k asgi", "--max-requests=3"),
+    ],
+)
+def test_enough_requests(name: str, option: str, certificates: Certificates) -> None:
+    """
+    hypercorn counts those that begin, the others those that are over. gunicorn goes on with
+    another worker.
+    """
+
+    def make_requests() -> None:
+        for _ in range(3):
+            with suppress(httpx.TransportError), server.client() as client:
+                client.head("/")
+
+    with Server(CONFIGS[name], "stopping:app", certificates, option) as server:
+        say_goodbye(server, make_requests)
+
+
+@pytest.mark.parametrize("how", ["uvicorn-task", "uvicorn-threads"])
+def test_a_program_that_stops_its_server_itself(how: str, certificates: Certificates) -> None:
+    config = ServerConfig(how, f"embedded {how} {{fd}}")
+    with Server(config, "stopping:app", certificates) as server:
+        with Crowd(server.connect, ["/asking"] * 40) as crowd:
+            crowd.wait_for(b"hello")
+            # In two threads, first the one and then the other.
+            server.signal(signal.SIGUSR1)
+            crowd.pump(lambda: any(reader.over for reader in crowd.readers))
+            if how == "uvicorn-threads":
+                server.signal(signal.SIGTERM)
+            crowd.wait_over()
+
+            assert all(reader.complete for reader in crowd.readers)
+            assert all(reader.data[-2:] == ["last words", "goodbye"] for reader in crowd.readers)
+        server.wait_stopped()
+        assert ends(server.take_output()) == {"closed /asking shutdown True": 40}
+
+
+@pytest.mark.parametrize("how", ["twice-asyncio", "twice-trio", "uvicorn-twice"])
+def test_two_servers_one_after_the_other(how: str, certificates: Certificates) -> None:
+    config = ServerConfig(how, f"embedded {how} {{fd}}")
+    with Server(config, "stopping:app", certificates) as server:
+        say_goodbye(server, lambda: server.signal(signal.SIGUSR1))
+        output = server.take_output(until="the second begins")
+        # It is not taken for the one that has just stopped.
+        say_goodbye(server, lambda: server.signal(signal.SIGTERM))
+        server.wait_stopped()
+        output += server.take_output()
+        assert ends(output) == {"closed /asking shutdown True": 40}
+
+
+def test_a_reload(certificates: Certificates, tmp_path: Path) -> None:
+    code = Path(__file__).with_name("stopping.py").read_text()
+    app = tmp_path / "stopping.py"
+    app.write_text(code)
+    options = ("--reload-dir", str(tmp_path))
+    with Server(
+        CONFIGS["uvicorn --reload"], "stopping:app", certificates, *options, folder=tmp_path
+    ) as server:
+        output = server.take_output(until="Application startup complete")
+        say_goodbye(server, lambda: app.write_text(code + "\n"))
+        output += server.take_output(until="Application startup complete")
+        say_goodbye(server, lambda: server.signal(signal.SIGTERM))
+        server.wait_stopped()
+        output += server.take_output()
+        assert ends(output) == {"closed /asking shutdown True": 40}
