@@ -6,7 +6,18 @@ from ._event import ServerSentEvent
 from ._request import Refused, Request
 from ._shutdown import drain
 from ._stream import EventStream, event_stream
+from .channels import Broker, Channel, broadcast
 
 __version__ = "0.1.0"
 
-__all__ = ["EventStream", "Refused", "Request", "ServerSentEvent", "drain", "event_stream"]
+__all__ = [
+    "Broker",
+    "Channel",
+    "EventStream",
+    "Refused",
+    "Request",
+    "ServerSentEvent",
+    "broadcast",
+    "drain",
+    "event_stream",
+]

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._backend import check_backend
     from ._check import check_event_stream
     from ._cleanup import check_source_cleanup
     from ._clock import AutojumpLoop, autojump_backend
@@ -35,6 +36,7 @@ __all__ = [
     "SyncStream",
     "Temper",
     "autojump_backend",
+    "check_backend",
     "check_event_stream",
     "check_source_cleanup",
     "check_url",
@@ -58,6 +60,7 @@ _ROOMS = {
     "SyncStream": "_sync",
     "Temper": "_temper",
     "autojump_backend": "_clock",
+    "check_backend": "_backend",
     "check_event_stream": "_check",
     "check_source_cleanup": "_cleanup",
     "check_url": "_probe",
