@@ -201,7 +201,8 @@ async def test_in_another_thread_there_is_the_trigger(hypercorn: Hypercorn) -> N
 
 
 async def test_without_hypercorn_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "hypercorn", None)
+    for name in ("hypercorn", "hypercorn.asyncio", "hypercorn.trio"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r"pip install 'asgi-sse\[serve\]'") as caught:
         await serve(EventStream(polite), CONFIG)
 
