@@ -17,6 +17,8 @@ from ._subscription import EARLIEST, Fanout, OnGap, Overflow, Statistics, Subscr
 
 __all__ = ["Channel"]
 
+_BURST = 32
+
 
 class Channel:
     """
@@ -70,6 +72,9 @@ class Channel:
         self._fanout = Fanout(history=history, max_age=max_age, overflow=overflow, on_gap=on_gap)
         if key is not None and overflow != "latest":
             raise ValueError(f"key is for overflow='latest' (got overflow={overflow!r})")
+        # How many events may be published in one go: enough for a send to carry many, and
+        # too few for anybody to fall behind.
+        self._burst = max(1, min(_BURST, history // 2))
         self._max_age = max_age
         self._key = key
         self._token: EventLoopToken | None = None
@@ -87,7 +92,7 @@ class Channel:
         """
         Give an item to every subscriber.
 
-        It does not wait for them.
+        It does not wait for them; now and then it lets them have their turn.
 
         Cancellation: the event was not published.
 
@@ -107,8 +112,10 @@ class Channel:
             ValueError: The item cannot be an event, or the ID cannot be one here.
 
         """
-        # A publisher that does nothing else has to let the subscribers have their turn.
-        await checkpoint()
+        # A publisher that does nothing else has to let the subscribers have their turn, before
+        # they fall behind; but what is published in one go they are to get in one go.
+        if self._fanout.log.end % self._burst == 0:
+            await checkpoint()
         return self.publish_nowait(item, event=event, id=id, key=key)
 
     def publish_nowait(
