@@ -273,6 +273,27 @@ async def test_sigterm_makes_a_worker_terminate() -> None:
 
 
 @pytest.mark.usefixtures("default")
+async def test_a_second_sigint_is_not_for_the_streams(sigint: list[int]) -> None:
+    """
+    On trio the first one would be: there it makes a worker end without a word.
+    """
+    context = Context()
+    app = heed_signals(nothing)
+    await app({"type": "http"}, anyio.sleep_forever, HTTPStream(context).send)
+    signal.raise_signal(signal.SIGINT)
+    on_trio = not in_asyncio()
+    if on_trio:
+        await context.terminate.wait()
+
+    assert sigint == ([] if on_trio else [signal.SIGINT])
+
+    sigint.clear()
+    signal.raise_signal(signal.SIGINT)
+
+    assert sigint == [signal.SIGINT]
+
+
+@pytest.mark.usefixtures("default")
 async def test_and_its_streams_say_goodbye() -> None:
     context = Context()
     client = HTTPStream(context)

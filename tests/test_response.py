@@ -890,6 +890,32 @@ async def test_a_farewell_that_raises_is_logged(caplog: pytest.LogCaptureFixture
     assert logged(caplog) == ["farewell of test_response.forever raised"]
 
 
+async def test_a_client_that_is_slow_gets_what_was_yielded_before_it_was_closed() -> None:
+    """
+    Only the server's stop is in a hurry; else there is the send timeout.
+    """
+    requests: list[Request] = []
+
+    async def source(request: Request) -> AsyncIterator[str]:
+        requests.append(request)
+        await anyio.sleep(1)
+        yield "a"
+        yield "b"
+        await anyio.sleep_forever()
+
+    app = EventStream(source, buffer_size=0, cleanup_timeout=2, send_timeout=None)
+    async with connect(app, timeout=None) as stream:
+        stream.stall()
+        await anyio.sleep(2)
+        requests[0].close()
+        await anyio.sleep(50)
+        stream.resume()
+        await stream.wait_closed()
+
+    assert stream.complete
+    assert [event.data for event in stream.events] == ["a"]
+
+
 async def test_a_client_that_takes_nothing_delays_the_end_only_for_a_while() -> None:
     async def source() -> AsyncIterator[str]:
         yield "a"
@@ -1894,6 +1920,72 @@ async def test_daphne_sees_no_exception_once_the_response_has_started(
     assert stream.complete
     assert len(logged(caplog)) == 1
     assert caplog.messages[0].endswith("source raised")
+
+
+@pytest.mark.parametrize("finish", [False, True])
+async def test_daphne_cancels_when_it_stops_and_waits_for_the_goodbye(
+    finish: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "daphne.server", ModuleType("daphne.server"))
+    cleaned = []
+
+    async def source() -> AsyncIterator[str]:
+        try:
+            yield "a"
+            await anyio.sleep_forever()
+        finally:
+            await anyio.sleep(0.5)
+            cleaned.append(True)
+
+    app = EventStream(
+        source, farewell=ServerSentEvent("bye"), on_shutdown="finish" if finish else "close"
+    )
+    scope = http_scope(asgi={"version": "3.0"})
+    server = Server()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.call, app, scope)
+        await anyio.sleep(1)
+        server.cancel()
+
+    assert server.body == OPEN + b"data: a\n\ndata: bye\n\n"
+    assert server.sent[-1]["more_body"] is False
+    assert cleaned == [True]
+
+
+async def test_daphne_cancels_before_the_response_has_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "daphne.server", ModuleType("daphne.server"))
+
+    async def setup() -> list[str]:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    app = EventStream(setup, farewell=ServerSentEvent("bye"))
+    server = Server()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.call, app, http_scope(asgi={"version": "3.0"}))
+        await anyio.sleep(1)
+        server.cancel()
+
+    assert server.body == OPEN + b"data: bye\n\n"
+    assert server.sent[-1]["more_body"] is False
+
+
+async def test_what_send_raises_while_daphne_stops_is_nobodys_concern(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "daphne.server", ModuleType("daphne.server"))
+    ends: list[Closed] = []
+    server = Server(after_disconnect="raise")
+    app = EventStream(forever, on_close=ends.append)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.call, app, http_scope(asgi={"version": "3.0"}))
+        await anyio.sleep(1)
+        server._disconnected = True
+        server.cancel()
+
+    assert [end.reason for end in ends] == ["shutdown"]
 
 
 async def test_daphne_sees_an_exception_before_that(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -311,6 +311,19 @@ async def test_closing_it_while_it_lingers_ends_it_at_once() -> None:
     assert upstream.diary == [("began", 0), ("ended", 2.8)]
 
 
+async def test_closing_it_at_the_instant_of_an_event_lets_the_source_clean_up() -> None:
+    for _ in range(20):
+        upstream = Upstream()
+        shared = broadcast(upstream)
+        async with serve(EventStream(shared)) as server, server.connect() as stream:
+            await stream.next_event()
+        await anyio.sleep(1)
+        await shared.aclose()
+        await anyio.sleep(10)
+
+        assert upstream.diary[-1] == ("ended", 2.5)
+
+
 async def needs_request(request: Request) -> AsyncIterator[str]:
     yield ""
 

@@ -42,7 +42,8 @@ def test_help_names_every_command() -> None:
 
 
 def test_leaves_with_the_status() -> None:
-    idle = threading.Thread(target=str)
+    # About to end, but not yet.
+    idle = threading.Thread(target=threading.Event().wait, args=(0.1,))
     idle.start()
 
     with pytest.raises(SystemExit) as raised:
