@@ -4,12 +4,13 @@ One source for all clients.
 
 import logging
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 from typing import Any
 
 import anyio
 import pytest
+from anyio import get_cancelled_exc_class
 
 from asgi_sse import EventStream, Request, ServerSentEvent
 from asgi_sse.channels import broadcast
@@ -354,3 +355,25 @@ def test_a_builtin_may_not_tell_what_it_takes() -> None:
 def test_wrong_options_are_refused(options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         broadcast(generator, **options)
+
+
+async def test_a_source_that_goes_on_after_it_was_stopped_is_closed() -> None:
+    closed = []
+
+    async def stubborn() -> AsyncIterator[str]:
+        try:
+            while True:
+                with suppress(get_cancelled_exc_class()):
+                    await anyio.sleep(1)
+                yield "a"
+        finally:
+            closed.append(True)
+
+    shared = broadcast(stubborn)
+    async with serve(EventStream(shared)) as server, server.connect() as stream:
+        await stream.next_event()
+    await anyio.sleep(0.3)
+    await shared.aclose()
+    await anyio.sleep(10)
+
+    assert closed == [True]

@@ -10,7 +10,13 @@ from typing import Any
 import anyio
 
 # Not a dependency of the tests: the table leaves out what is not installed.
-app: Any = import_module("fastapi").FastAPI()
+fastapi: Any = import_module("fastapi")
+app: Any = fastapi.FastAPI()
+
+
+@app.head("/")
+async def nothing() -> Any:
+    return fastapi.Response()
 
 
 @app.get("/unaware", response_class=import_module("fastapi.sse").EventSourceResponse)

@@ -12,6 +12,7 @@ import anyio
 # Not a dependency of the tests: the table leaves out what is not installed.
 starlette: Any = import_module("starlette.applications")
 routing: Any = import_module("starlette.routing")
+responses: Any = import_module("starlette.responses")
 sse: Any = import_module("sse_starlette")
 
 
@@ -32,4 +33,10 @@ async def stream(request: Any) -> Any:
     return sse.EventSourceResponse(source())
 
 
-app: Any = starlette.Starlette(routes=[routing.Route("/unaware", stream)])
+async def nothing(request: Any) -> Any:
+    return responses.Response()
+
+
+app: Any = starlette.Starlette(
+    routes=[routing.Route("/unaware", stream), routing.Route("/", nothing)]
+)

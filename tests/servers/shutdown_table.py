@@ -72,6 +72,7 @@ def measure(
     # Not its "with" block, which insists on a good end.
     server.__enter__()
     try:
+        case.wait_started(server)
         with Crowd(server.connect, ["/unaware"] * clients, http2=case.config.http2) as crowd:
             crowd.wait_for(b"hello")
             began = time.monotonic()

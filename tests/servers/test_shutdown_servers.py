@@ -44,6 +44,7 @@ def test_every_stream_says_goodbye(
     http2 = case.config.http2
     # The harness sees that the process ends and that no traceback was printed.
     with Server(case.config, case.app, certificates) as server:
+        case.wait_started(server)
         with Crowd(server.connect, CROWD, http2=http2) as crowd:
             crowd.wait_for(b"hello")
             server.signal(number)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness import ServerConfig
+from harness import Server, ServerConfig
 
 __all__ = ["CASES", "Case"]
 
@@ -22,12 +22,22 @@ class Case:
     app: str = "stopping:app"
     #: How many of a hundred clients see no end, although they get all that was sent.
     unended: int = 0
+    #: What it prints once it hears signals, if it answers requests before that.
+    started: tuple[str, ...] = ()
     #: What the server does wrong, for the table.
     defect: str = ""
 
     @property
     def name(self) -> str:
         return self.config.name
+
+    def wait_started(self, server: Server) -> None:
+        """
+        Wait until the server may be told to stop.
+        """
+        output = ""
+        for text in self.started:
+            output += "" if text in output else server.take_output(until=text)
 
 
 _TLS = " --certfile {certificate} --keyfile {key}"
@@ -90,7 +100,10 @@ CASES = [
     Case(ServerConfig("uvicorn --workers 2", "uvicorn --fd {fd} --workers 2")),
     Case(ServerConfig("uvicorn --reload", "uvicorn --fd {fd} --reload")),
     Case(ServerConfig("granian", _GRANIAN)),
-    Case(ServerConfig("granian --workers 2", _GRANIAN + " --workers 2")),
+    Case(
+        ServerConfig("granian --workers 2", _GRANIAN + " --workers 2"),
+        started=("Started worker-1", "Started worker-2"),
+    ),
     Case(
         ServerConfig(
             "granian, HTTP/2",
