@@ -14,12 +14,10 @@ fastapi: Any = import_module("fastapi")
 app: Any = fastapi.FastAPI()
 
 
-@app.head("/")
 async def nothing() -> Any:
     return fastapi.Response()
 
 
-@app.get("/unaware", response_class=import_module("fastapi.sse").EventSourceResponse)
 async def stream() -> AsyncIterator[str]:
     cleaned_up = False
     try:
@@ -31,3 +29,8 @@ async def stream() -> AsyncIterator[str]:
             cleaned_up = True
         finally:
             sys.stdout.write(f"closed /unaware shutdown {cleaned_up}\n")
+
+
+# Not as decorators, which for type checkers would have no type.
+app.head("/")(nothing)
+app.get("/unaware", response_class=import_module("fastapi.sse").EventSourceResponse)(stream)
