@@ -18,7 +18,7 @@ from anyio import CancelScope, Event, get_cancelled_exc_class, move_on_after, sl
 from ._body import LATEST, Body
 from ._item import encode_item
 from ._options import Closed, Farewell, Options, Reason, encode_event, spread_reconnects
-from ._refusal import respond
+from ._refusal import discard_body, respond
 from ._request import Refused, Request
 from ._runtime import Entry, Task, current_runtime
 from ._servers import (
@@ -337,6 +337,8 @@ class Response:
         if b"retry: " not in body:
             # It came back at once, and so would all the others, again and again.
             body += spread_reconnects(self._request).encode()
+        if breaks_on_a_late_body(self._scope):
+            await discard_body(self._receive)
         await self._start()
         await self._finish(body)
 

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from asgi import Server, count_tasks, http_scope
+from asgi import NO_BODY, Server, count_tasks, http_scope
 from asgi_sse import EventStream, Request, ServerSentEvent, drain
 from asgi_sse._options import Closed
 from asgi_sse._servers import Stop
@@ -299,6 +299,25 @@ async def test_a_late_client_is_told_not_to_come_back_at_once(farewell: Any) -> 
     # When it is over, streams are welcome again.
     async with connect(EventStream(unaware)) as stream:
         assert await stream.next_event() == ServerSentEvent("a")
+
+
+async def test_hypercorn_has_the_whole_of_a_late_request_before_the_answer() -> None:
+    """
+    Or else it would drop the connection, and other streams in their last words.
+    """
+    sent: list[int] = []
+    server = Server({"type": "http.request", "body": b"x", "more_body": True}, NO_BODY)
+
+    async def send(message: Any) -> None:
+        sent.append(len(server.inbox))
+
+    scope = http_scope("POST", extensions={"http.response.push": {}})
+    async with connect(EventStream(polite)), anyio.create_task_group() as tasks:
+        tasks.start_soon(drain)
+        await anyio.sleep(0.1)
+        await EventStream(unaware, methods=["POST"])(scope, server.receive, send)
+
+    assert sent == [0, 0]
 
 
 # A stop that is learnt.
