@@ -31,7 +31,16 @@ STARLETTE = "Starlette StreamingResponse"
 SSE_STARLETTE = "sse-starlette"
 
 # asgi_sse's channel only differs for subscriptions.
-ON_ASGI = (FLOOR, OURS, STARLETTE, SSE_STARLETTE, "fastapi.sse", "Litestar")
+ON_ASGI = (
+    FLOOR,
+    OURS,
+    STARLETTE,
+    SSE_STARLETTE,
+    "asgi_sse.starlette",
+    "fastapi.sse",
+    "asgi_sse.fastapi",
+    "Litestar",
+)
 FEW = (FLOOR, OURS, SSE_STARLETTE)
 AIOHTTP = "aiohttp-sse"
 BETTER_SSE = "better-sse (Node)"

@@ -11,7 +11,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from importlib import metadata
+from functools import partial
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -115,25 +116,25 @@ def starlette(sources: Sources) -> ASGIApp:
     return app
 
 
-def sse_starlette(sources: Sources) -> ASGIApp:
+def sse_starlette(sources: Sources, package: str = "sse_starlette") -> ASGIApp:
     """
     EventSourceResponse, called as the ASGI app it is.
     """
-    from sse_starlette import EventSourceResponse
+    response: Any = import_module(package).EventSourceResponse
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await EventSourceResponse(sources.open(scope))(scope, receive, send)
+        await response(sources.open(scope))(scope, receive, send)
 
     return app
 
 
-def fastapi(sources: Sources) -> ASGIApp:
+def fastapi(sources: Sources, package: str = "fastapi.sse") -> ASGIApp:
     """
     A generator endpoint whose response class is fastapi.sse's.
     """
     import fastapi
-    from fastapi.sse import EventSourceResponse
 
+    response: Any = import_module(package).EventSourceResponse
     app = fastapi.FastAPI()
 
     # Not postponed: FastAPI reads the annotations, and they are local names.
@@ -142,7 +143,7 @@ def fastapi(sources: Sources) -> ASGIApp:
             yield x
 
     endpoint.__annotations__ = {"request": fastapi.Request}
-    app.get("/{path}", response_class=EventSourceResponse)(endpoint)
+    app.get("/{path}", response_class=response)(endpoint)
     return app
 
 
@@ -204,7 +205,16 @@ CONTESTANTS = {
         _asgi(OURS_CHANNEL, ours_channel, "asgi-sse"),
         _asgi("Starlette StreamingResponse", starlette, "starlette"),
         _asgi("sse-starlette", sse_starlette, "sse-starlette"),
+        _asgi(
+            "asgi_sse.starlette",
+            partial(sse_starlette, package="asgi_sse.starlette"),
+            "asgi-sse",
+            "starlette",
+        ),
         _asgi("fastapi.sse", fastapi, "fastapi"),
+        _asgi(
+            "asgi_sse.fastapi", partial(fastapi, package="asgi_sse.fastapi"), "asgi-sse", "fastapi"
+        ),
         _asgi("Litestar", litestar, "litestar"),
         Contestant(
             "aiohttp-sse", None, ("aiohttp-sse", "aiohttp"), "aiohttp", _aiohttp_sse_missing
