@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from ._event import ServerSentEvent
+from ._headers import RawHeader, stream_header
 from ._json import encode_json
-from ._request import Request, header
+from ._request import Request
 
 #: What ended a stream.
 Reason = Literal["finished", "client", "shutdown", "send_timeout", "max_age", "error", "closed"]
@@ -83,7 +84,7 @@ class Replaced(TypedDict, total=False):
     """
 
     status: int
-    raw_headers: tuple[tuple[bytes, bytes], ...]
+    raw_headers: tuple[RawHeader, ...]
     opening: bytes
     encode: Callable[[Any], bytes] | None
 
@@ -94,19 +95,6 @@ _DEFAULT_HEADERS = {
     "cache-control": "no-cache, no-transform",
     # nginx buffers responses unless it is told not to.
     "x-accel-buffering": "no",
-}
-
-# They belong to one connection, not to the response: HTTP/2 and HTTP/3 forbid them
-# (RFC 9113, 8.2.2), and some servers hand them on to the client, which then gives up.
-_HOP_BY_HOP = {
-    "connection",
-    "content-length",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
 }
 
 
@@ -182,7 +170,7 @@ class Options:
     #: The first bytes of every stream: onopen fires, and proxies commit to the response.
     opening: bytes = field(init=False)
     #: The response headers as ASGI wants them.
-    raw_headers: tuple[tuple[bytes, bytes], ...] = field(init=False)
+    raw_headers: tuple[RawHeader, ...] = field(init=False)
     #: Makes bytes of whatever the source yields, instead of what the core does.
     encode: Callable[[Any], bytes] | None = field(init=False, default=None)
 
@@ -295,15 +283,13 @@ def _methods(methods: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(method.upper() for method in methods))
 
 
-def _raw_headers(headers: object) -> tuple[tuple[bytes, bytes], ...]:
+def _raw_headers(headers: object) -> tuple[RawHeader, ...]:
     if headers is None:
         headers = {}
     if not isinstance(headers, Mapping):
         raise TypeError(f"headers must be a mapping (got {headers!r})")
     merged: dict[str, str | None] = dict(_DEFAULT_HEADERS)
     for name, value in headers.items():
-        header(name, "" if value is None else value)
-        if name.lower() in _HOP_BY_HOP:
-            raise ValueError(f"headers must not hold {name}: it is the server's to set")
+        stream_header(name, "" if value is None else value)
         merged[name.lower()] = value
-    return tuple(header(name, value) for name, value in merged.items() if value is not None)
+    return tuple(stream_header(name, value) for name, value in merged.items() if value is not None)

@@ -9,6 +9,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl
 
+from ._headers import ResponseHeaders, header
+
 if TYPE_CHECKING:
     from asgiref.typing import HTTPScope
 
@@ -56,32 +58,6 @@ class Refused(Exception):
 # What comes from outside is bounded; this is also less than what int() takes.
 _LONGEST_ID = 4096
 
-# RFC 9110, 5.6.2: what a header name is made of.
-_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
-
-
-def header(name: str, value: str) -> tuple[bytes, bytes]:
-    """
-    Return a header as ASGI wants it: bytes, the name in lower case.
-
-    Raises:
-        TypeError: Name or value is not a str.
-        ValueError: The name is not a token, or the value would break out of
-            its line or is not Latin-1.
-
-    """
-    if not isinstance(name, str) or not isinstance(value, str):
-        raise TypeError(f"a header must be a str and a str (got {name!r}: {value!r})")
-    lower = name.lower()
-    if not lower or not _TOKEN.issuperset(lower):
-        raise ValueError(f"a header name must be a token (got {name!r})")
-    if any(c in value for c in "\r\n\0"):
-        raise ValueError(f"header {name} must be a single line without NUL (got {value!r})")
-    try:
-        return lower.encode(), value.strip(" \t").encode("latin-1")
-    except UnicodeEncodeError:
-        raise ValueError(f"header {name} must be Latin-1 (got {value!r})") from None
-
 
 class MultiMapping(Mapping[str, str]):
     """
@@ -126,6 +102,8 @@ class Lifetime(Protocol):
     @property
     def closing(self) -> bool: ...
     async def wait_closing(self) -> None: ...
+    @property
+    def response_headers(self) -> ResponseHeaders: ...
     async def body(self) -> bytes: ...
     def close(self) -> None: ...
 
@@ -227,6 +205,17 @@ class Request:
         if not text or len(text) > _LONGEST_ID or not {"\r", "\n", "\0"}.isdisjoint(text):
             return None
         return text
+
+    @property
+    def response_headers(self) -> ResponseHeaders:
+        """
+        The response's headers, to be changed before it starts; ``append()`` adds a cookie.
+
+        At first those of the stream's options. They are for the stream: an
+        answer by :class:`Refused` has only its own. The response starts when
+        the setup phase is over, or when a generator first waits.
+        """
+        return self._lifetime.response_headers
 
     async def body(self) -> bytes:
         """

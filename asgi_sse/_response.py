@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from anyio import CancelScope, Event, get_cancelled_exc_class, move_on_after, sleep
 
 from ._body import LATEST, Body
+from ._headers import ResponseHeaders
 from ._item import encode_item
 from ._options import Closed, Farewell, Options, Reason, encode_event, spread_reconnects
 from ._refusal import discard_body, respond
@@ -90,6 +91,7 @@ class Response:
         "_events",
         "_farewell",
         "_feed",
+        "_headers",
         "_in_flight",
         "_keep_alive_due",
         "_left_behind",
@@ -180,6 +182,8 @@ class Response:
         self._abandoned = False
 
         self._body = Body(options.max_body_size)
+        # Those of the options, unless the source asks for them.
+        self._headers: ResponseHeaders | None = None
 
         self._opened_at = self._quiet_since = runtime.now()
         self._send_began: float | None = None
@@ -203,6 +207,14 @@ class Response:
             self._closing_event = Event()
         if not self.closing:
             await self._closing_event.wait()
+
+    @property
+    def response_headers(self) -> ResponseHeaders:
+        if self._headers is None:
+            self._headers = ResponseHeaders(self._options.raw_headers)
+            if self._started or self._send_began is not None:
+                self._headers.send()
+        return self._headers
 
     async def body(self) -> bytes:
         return await self._body.read()
@@ -305,13 +317,14 @@ class Response:
             await self._fail()
 
     async def _start(self) -> None:
+        headers = self._headers
         self._send_began = self._runtime.now()
         await self._send(
             {
                 "type": "http.response.start",
                 "status": self._options.status,
                 # A list of this response's own: middleware adds to it.
-                "headers": list(self._options.raw_headers),
+                "headers": list(self._options.raw_headers) if headers is None else headers.send(),
                 "trailers": False,
             }
         )

@@ -34,6 +34,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 
 from ._event import ServerSentEvent as CoreEvent
+from ._headers import ResponseHeaders
 from ._options import Options, OptionTypes
 from ._request import Request
 from ._response import Response
@@ -377,6 +378,10 @@ class _Stream:
 
     async def wait_closing(self) -> None:
         await self.response.wait_closing()
+
+    @property
+    def response_headers(self) -> ResponseHeaders:
+        return self.response.response_headers
 
     async def body(self) -> bytes:
         return await self.response.body()

@@ -25,6 +25,7 @@ FLOORS = [
     "_json",
     "_event",
     "parser",
+    "_headers",
     "_request",
     "_item",
     "_options",
