@@ -53,6 +53,7 @@ LAST_WITHOUT_ANYIO = "_servers"
 GUESTS = {
     "_runtime": {"anyio", "trio"},
     "testing": {"anyio", "pytest", "trio"},
+    "channels._nats": {"anyio", "nats"},
     "channels._redis": {"anyio", "redis"},
     "testing._cli": {"hypercorn"},
     "fastapi": {"anyio", "pydantic", "pydantic_core", "starlette"},

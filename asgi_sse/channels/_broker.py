@@ -272,7 +272,8 @@ class Broker:
 
     Args:
         url: ``memory://``: this process only, nothing is kept over its end. ``redis://``,
-            ``rediss://`` and ``unix://``: Redis, as redis-py reads it.
+            ``rediss://`` and ``unix://``: Redis, as redis-py reads it. ``nats://``: NATS
+            with JetStream, as nats-py reads it.
         history: How many events of each channel are kept.
         max_age: How many seconds an event is kept.
         prefix: What the names begin with in the engine.
@@ -302,8 +303,8 @@ class Broker:
         if overflow == "latest":
             raise ValueError("overflow must be 'close' or 'skip' (got 'latest')")
         self._scheme = url.partition("://")[0]
-        if self._scheme not in ("memory", "redis", "rediss", "unix"):
-            raise ValueError(f"url must be of memory, redis, rediss or unix (got {url!r})")
+        if self._scheme not in ("memory", "redis", "rediss", "unix", "nats"):
+            raise ValueError(f"url must be of memory, redis, rediss, unix or nats (got {url!r})")
         self._url = url
         self._history = history
         self._max_age = max_age
@@ -378,9 +379,12 @@ class Broker:
             from ._memory import MemoryBackend
 
             return MemoryBackend(self._history, self._max_age)
-        from ._redis import RedisBackend
-
-        return RedisBackend(self._url, self._history, self._max_age, self._prefix, self._timeout)
+        kind: Callable[[str, int, float | None, str, float], Backend]
+        if self._scheme == "nats":
+            from ._nats import NatsBackend as kind
+        else:
+            from ._redis import RedisBackend as kind
+        return kind(self._url, self._history, self._max_age, self._prefix, self._timeout)
 
     def _start_soon(self, function: Callable[[], Any]) -> None:
         if self._tasks is None:

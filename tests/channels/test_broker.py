@@ -486,7 +486,7 @@ async def test_at_least_one_name() -> None:
 @pytest.mark.parametrize(
     ("url", "options", "message"),
     [
-        ("kafka://", {}, "url must be of memory, redis, rediss or unix"),
+        ("kafka://", {}, "url must be of memory, redis, rediss, unix or nats"),
         ("localhost", {}, "url must be of"),
         ("memory://", {"overflow": "latest"}, "overflow must be 'close' or 'skip'"),
         ("memory://", {"history": 0}, "history must be at least 1"),
