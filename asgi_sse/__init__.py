@@ -4,7 +4,7 @@ Server-sent events for every ASGI server and framework.
 
 from ._event import ServerSentEvent
 from ._request import Refused, Request
-from ._shutdown import drain
+from ._shutdown import close_streams, drain
 from ._stream import EventStream, event_stream
 from .channels import Broker, Channel, broadcast
 
@@ -18,6 +18,7 @@ __all__ = [
     "Request",
     "ServerSentEvent",
     "broadcast",
+    "close_streams",
     "drain",
     "event_stream",
 ]

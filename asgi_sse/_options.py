@@ -17,7 +17,21 @@ from ._json import encode_json
 from ._request import Request
 
 #: What ended a stream.
-Reason = Literal["finished", "client", "shutdown", "send_timeout", "max_age", "error", "closed"]
+Reason = Literal[
+    "finished",
+    "client",
+    "shutdown",
+    "send_timeout",
+    "max_age",
+    "expired",
+    "revoked",
+    "closed",
+    "error",
+    "refused",
+]
+
+#: Tells whether a client may still read; an event ends its stream, as ``False`` does.
+Revalidate = Callable[[Request], Awaitable[bool | ServerSentEvent] | bool | ServerSentEvent]
 
 #: The last event of a stream that is closed from this side, or what returns it.
 Farewell = ServerSentEvent | Callable[[Request], ServerSentEvent | None] | None
@@ -37,9 +51,11 @@ class Closed:
     """
 
     #: ``finished``: the source came to its end, and the client got all of it.
-    #: ``error``: the source raised. ``client``: the client left. ``send_timeout``: it took
-    #: nothing for too long. ``shutdown``: the server stopped, or cancelled the request.
-    #: ``closed``: :meth:`Request.close`. ``max_age``: it was old enough.
+    #: ``error``: the source raised. ``refused``: it raised :class:`Refused` before the
+    #: response started. ``client``: the client left. ``send_timeout``: it took nothing for
+    #: too long. ``shutdown``: the server stopped, or cancelled the request. ``closed``:
+    #: :meth:`Request.close`. ``max_age``: it was old enough. ``expired``: it was open until
+    #: ``request.expires_at``. ``revoked``: :func:`close_streams`, or ``revalidate``.
     reason: Reason
     #: Seconds from the request to the end.
     duration: float
@@ -49,6 +65,8 @@ class Closed:
     bytes: int
     #: What the source raised, if it did.
     error: BaseException | None
+    #: ``request.meta``, which is no text for a log.
+    meta: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 class OptionTypes(TypedDict, total=False):
@@ -62,7 +80,9 @@ class OptionTypes(TypedDict, total=False):
     open_delay: float
     send_timeout: float | None
     cleanup_timeout: float
-    max_age: float | None
+    max_age: float | tuple[float, float] | None
+    revalidate: Revalidate | None
+    revalidate_every: float
     shutdown_grace: float
     on_shutdown: Literal["close", "finish"]
     farewell: Farewell
@@ -116,14 +136,22 @@ class Options:
             sent for so long. ``None``: wait for ever.
         cleanup_timeout: How long the source may take to end once it was
             cancelled, and ``on_close`` to return.
-        max_age: End the stream politely when it is so old. ``None``: never.
+        max_age: End the stream politely when it is so old. Of a pair ``(least,
+            most)`` each stream draws its own, so that they do not all return at
+            once. ``None``: never.
+        revalidate: Asked from time to time, with the :class:`Request`, whether the
+            client may still read: ``True`` lets it, ``False`` ends the stream
+            politely, a :class:`ServerSentEvent` does so as its last event. May be a
+            coroutine function; a plain one must not block. One that raises, or does
+            not answer in time, is asked again, three times in all.
+        revalidate_every: How long is waited for between two such questions, at most.
         shutdown_grace: How long a source that asks for ``request.closing`` may
             go on when the server stops. Less than the server's own grace.
         on_shutdown: ``"finish"`` lets the source come to its own end, if the
             server waits so long; ``"close"`` does not.
-        farewell: The last event when the server stops or ``max_age`` is
-            reached, or a function that is given the request and returns it;
-            ``None``: none. By default a reconnection time at random.
+        farewell: The last event when the server stops, ``max_age`` is reached, or
+            the client may no longer read; or a function that is given the request
+            and returns it; ``None``: none. By default a reconnection time at random.
         watch_shutdown: Learn by itself that the server stops; or a coroutine
             function that returns when it does.
         buffer_size: Bytes that may wait to be sent before the source waits.
@@ -152,7 +180,9 @@ class Options:
     open_delay: float = 0.0
     send_timeout: float | None = 30.0
     cleanup_timeout: float = 5.0
-    max_age: float | None = None
+    max_age: float | tuple[float, float] | None = None
+    revalidate: Revalidate | None = None
+    revalidate_every: float = 30.0
     shutdown_grace: float = 1.0
     on_shutdown: Literal["close", "finish"] = "close"
     farewell: Farewell = spread_reconnects
@@ -175,9 +205,11 @@ class Options:
     encode: Callable[[Any], bytes] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        for name in ("keep_alive", "send_timeout", "max_age"):
+        for name in ("keep_alive", "send_timeout"):
             if getattr(self, name) is not None:
                 check_seconds(name, getattr(self, name), hint="; None turns it off")
+        _check_age(self.max_age)
+        check_seconds("revalidate_every", self.revalidate_every)
         check_seconds("cleanup_timeout", self.cleanup_timeout)
         check_seconds("shutdown_grace", self.shutdown_grace, least=0)
         check_seconds("open_delay", self.open_delay, least=0)
@@ -196,7 +228,7 @@ class Options:
         _check_int("status", self.status, 200, 299)
         if self.status in (204, 205):
             raise ValueError(f"status must be one that has a body (got {self.status})")
-        for name in ("json", "on_error", "on_close"):
+        for name in ("json", "on_error", "on_close", "revalidate"):
             value = getattr(self, name)
             if not callable(value) and (value is not None or name == "json"):
                 raise TypeError(f"{name} must be callable (got {value!r})")
@@ -244,13 +276,13 @@ def check_seconds(name: str, value: object, *, least: float | None = None, hint:
         raise ValueError(f"{name} must be finite and {rule} seconds (got {value!r}){hint}")
 
 
-def check_farewell(farewell: object) -> None:
+def check_farewell(farewell: object, name: str = "farewell") -> None:
     """
     Refuse what is no last event, and cannot return one.
     """
     if not (farewell is None or isinstance(farewell, ServerSentEvent) or callable(farewell)):
         raise TypeError(
-            f"farewell must be a ServerSentEvent, return one, or be None (got {farewell!r})"
+            f"{name} must be a ServerSentEvent, return one, or be None (got {farewell!r})"
         )
 
 
@@ -260,6 +292,18 @@ def check_reason(reason: object) -> None:
     """
     if reason not in get_args(Reason):
         raise ValueError(f"reason must be one of {', '.join(get_args(Reason))} (got {reason!r})")
+
+
+def _check_age(age: object) -> None:
+    if isinstance(age, tuple):
+        if len(age) != 2:
+            raise ValueError(f"max_age must be a pair of least and most (got {age!r})")
+        for seconds in age:
+            check_seconds("max_age", seconds)
+        if age[0] > age[1]:
+            raise ValueError(f"max_age must be a pair of least and most (got {age!r})")
+    elif age is not None:
+        check_seconds("max_age", age, hint="; None turns it off")
 
 
 def _check_int(name: str, value: object, least: int, most: float) -> None:

@@ -4,6 +4,7 @@ Questions to a scope, and refusing one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
@@ -106,6 +107,7 @@ class Lifetime(Protocol):
     def response_headers(self) -> ResponseHeaders: ...
     async def body(self) -> bytes: ...
     def close(self) -> None: ...
+    def expire_at(self, when: float | None) -> None: ...
 
 
 class Request:
@@ -116,7 +118,7 @@ class Request:
     read when first asked for.
     """
 
-    __slots__ = ("_headers", "_lifetime", "_query", "scope")
+    __slots__ = ("_expires_at", "_headers", "_lifetime", "_meta", "_query", "scope")
 
     #: The ASGI scope, as the server and the frameworks above made it.
     scope: HTTPScope
@@ -126,6 +128,8 @@ class Request:
         self._lifetime = lifetime
         self._headers: MultiMapping | None = None
         self._query: MultiMapping | None = None
+        self._meta: dict[str, Any] | None = None
+        self._expires_at: float | None = None
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.scope['path']}>"
@@ -216,6 +220,47 @@ class Request:
         the setup phase is over, or when a generator first waits.
         """
         return self._lifetime.response_headers
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """
+        What the setup phase says of the stream: who it is for, above all.
+
+        Empty at first. ``close_streams()`` finds streams by it, and
+        ``on_close`` gets it.
+        """
+        if self._meta is None:
+            self._meta = {}
+        return self._meta
+
+    @property
+    def expires_at(self) -> float | None:
+        """
+        When the stream is to end, in seconds since 1970, or ``None``: never.
+
+        As the ``exp`` of a JWT has it. Set it in the setup phase, or later; the
+        stream then ends politely, with the reason ``expired``. The clock on the
+        wall is what counts, also when it is set meanwhile.
+
+        Raises:
+            TypeError: It is set to something that is no number.
+            ValueError: It is set to a number that is not finite.
+
+        """
+        return self._expires_at
+
+    @expires_at.setter
+    def expires_at(self, when: float | None) -> None:
+        if when is not None:
+            if not isinstance(when, int | float) or isinstance(when, bool):
+                hint = "; did you mean its timestamp()?" if hasattr(when, "timestamp") else ""
+                raise TypeError(
+                    f"expires_at must be seconds since 1970, or None (got {when!r}){hint}"
+                )
+            if not math.isfinite(when):
+                raise ValueError(f"expires_at must be finite (got {when!r})")
+        self._expires_at = when
+        self._lifetime.expire_at(when)
 
     async def body(self) -> bytes:
         """

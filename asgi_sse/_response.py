@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from inspect import isawaitable
@@ -16,11 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from anyio import CancelScope, Event, get_cancelled_exc_class, move_on_after, sleep
 
 from ._body import LATEST, Body
+from ._event import ServerSentEvent
 from ._headers import ResponseHeaders
 from ._item import encode_item
 from ._options import Closed, Farewell, Options, Reason, encode_event, spread_reconnects
 from ._refusal import discard_body, respond
 from ._request import Refused, Request
+from ._revalidation import Revalidation
 from ._runtime import Entry, Task, current_runtime
 from ._servers import (
     abort,
@@ -31,6 +34,7 @@ from ._servers import (
 )
 from ._shutdown import current_open_streams
 from ._source import Feed, Source, is_context_manager, is_feed
+from ._term import Term
 
 if TYPE_CHECKING:
     from asgiref.typing import (
@@ -109,7 +113,7 @@ class Response:
         "_quiet_since",
         "_reason",
         "_receive",
-        "_request",
+        "_revalidation",
         "_room",
         "_runtime",
         "_scope",
@@ -119,10 +123,15 @@ class Response:
         "_source_over",
         "_started",
         "_strict",
+        "_term",
         "_told",
         "_work",
         "_writing",
+        "request",
     )
+
+    #: What the source is called with, and others ask about it.
+    request: Request
 
     def __init__(
         self,
@@ -137,7 +146,7 @@ class Response:
         self._receive = receive
         self._send = send
         self._scope = scope
-        self._request = Request(scope, self)
+        self.request = Request(scope, self)
         self._runtime = runtime = current_runtime()
         self._writing = CancelScope()
         # The one for the writer, the other for the source task.
@@ -192,6 +201,9 @@ class Response:
         self._ping_at = self._opened_at + (options.keep_alive or 0.0)
         self._ping_due = False
         self._opening_entry: Entry | None = None
+        # What ends it without anybody's leaving, if anything does.
+        self._term: Term | None = None
+        self._revalidation: Revalidation | None = None
         self._events = 0
         self._bytes = 0
 
@@ -222,6 +234,11 @@ class Response:
     def close(self) -> None:
         self._close("closed", None)
 
+    def expire_at(self, when: float | None) -> None:
+        # Not when it is over: who sets a timer then would never take it back.
+        if self._reason is None:
+            self._current_term().expire_at(when)
+
     def fail(self, error: Exception) -> None:
         """
         End abruptly, because of something that is not the source.
@@ -231,7 +248,7 @@ class Response:
             self._error = self._error or error
             self._end("error")
 
-    # What drain() may ask of it.
+    # What drain() and close_streams() may ask of it.
 
     @property
     def ending(self) -> Literal["ended", "cancelled", "abandoned"]:
@@ -257,6 +274,20 @@ class Response:
             grace = options.shutdown_grace if grace is None else grace
             self._close(reason, farewell, grace=grace if self._asked else 0.0, strict=True)
 
+    # What ends it when its time is up.
+
+    def _current_term(self) -> Term:
+        if self._term is None:
+            self._term = Term(self._runtime, self._expire)
+        return self._term
+
+    def _expire(self, reason: Reason) -> None:
+        self._close(reason, self._options.farewell)
+
+    def _revoke(self, event: ServerSentEvent | None) -> None:
+        # Strictly: a client that takes nothing would otherwise stay.
+        self._close("revoked", event or self._options.farewell, strict=True)
+
     # The request's own task.
 
     async def run(self) -> None:
@@ -280,6 +311,11 @@ class Response:
             return
         try:
             entry = ticker.add(self._next_tick(self._opened_at), self._tick)
+            if (age := self._options.max_age) is not None:
+                age = random.uniform(*age) if isinstance(age, tuple) else age
+                self._current_term().limit_age(age)
+            if (when := self.request.expires_at) is not None:
+                self.expire_at(when)
             self._listener = runtime.spawn(self._listen, f"{self._source.name} listener")
             self._driver = runtime.spawn(self._drive, self._source.name)
             try:
@@ -298,6 +334,9 @@ class Response:
                 for done in (entry, self._closing_entry, self._opening_entry):
                     if done is not None:
                         ticker.discard(done)
+                for other in (self._term, self._revalidation):
+                    if other is not None:
+                        other.discard()
                 if self._feed is not None:
                     self._source_over = True
                     self._feed.detach()
@@ -312,7 +351,7 @@ class Response:
         finally:
             streams.remove(self)
             # What holds this response in turn: without it, both go at once.
-            del self._request
+            del self.request
         if self._error is not None:
             await self._fail()
 
@@ -349,7 +388,7 @@ class Response:
         body = options.opening + self._make_farewell()
         if b"retry: " not in body:
             # It came back at once, and so would all the others, again and again.
-            body += spread_reconnects(self._request).encode()
+            body += spread_reconnects(self.request).encode()
         if breaks_on_a_late_body(self._scope):
             await discard_body(self._receive)
         await self._start()
@@ -368,7 +407,8 @@ class Response:
         if self._error is not None and not buffer:
             # Nothing was sent, so what becomes of it is decided by the caller.
             await self._wait_for_body()
-            self._reason = self._reason or "error"
+            refused = isinstance(self._error, Refused)
+            self._reason = self._reason or ("refused" if refused else "error")
             return
 
         body = b""
@@ -447,7 +487,7 @@ class Response:
         """
         farewell = self._farewell
         try:
-            event = farewell(self._request) if callable(farewell) else farewell
+            event = farewell(self.request) if callable(farewell) else farewell
             return b"" if event is None else encode_event("farewell", event)
         except Exception:
             logger.exception("farewell of %s raised", self._source.name)
@@ -581,7 +621,19 @@ class Response:
 
     async def _iterate(self) -> None:
         source = self._source
-        result = await source.call(self._request)
+        request = self.request
+        result = await source.call(request)
+        options = self._options
+        if options.revalidate is not None and self._reason is None:
+            # Not before: it asks about what the setup phase has found out.
+            self._revalidation = Revalidation(
+                self._runtime,
+                options.revalidate,
+                options.revalidate_every,
+                request,
+                source.name,
+                self._revoke,
+            )
         if is_feed(result):
             result.attach(self._work.notify)
             self._feed = result
@@ -694,7 +746,9 @@ class Response:
         self._told = True
         assert self._reason is not None
         duration = self._runtime.now() - self._opened_at
-        closed = Closed(self._reason, duration, self._events, self._bytes, self._error)
+        closed = Closed(
+            self._reason, duration, self._events, self._bytes, self._error, self.request.meta
+        )
         try:
             with move_on_after(self._options.cleanup_timeout, shield=True) as scope:
                 result = on_close(closed)
@@ -882,8 +936,6 @@ class Response:
             # A send that begins after now cannot be overdue before this.
             began = now if self._send_began is None else self._send_began
             times.append(began + options.send_timeout)
-        if options.max_age is not None and self._closing is None:
-            times.append(self._opened_at + options.max_age)
         return min(times, default=math.inf)
 
     def _tick(self, now: float) -> float:
@@ -893,8 +945,6 @@ class Response:
         options = self._options
         if self._reason is not None:
             return math.inf
-        if options.max_age is not None and now >= self._opened_at + options.max_age:
-            self._close("max_age", options.farewell)
         always = options.keep_alive_always and options.keep_alive is not None
         if always and now >= self._ping_at:
             self._ping_at = now + (options.keep_alive or 0.0)

@@ -12,6 +12,7 @@ from anyio import Event
 from anyio.lowlevel import RunVar
 
 from ._options import Farewell, Reason, check_farewell, check_reason, check_seconds
+from ._request import Request
 from ._runtime import current_runtime
 from ._watch import Watcher
 
@@ -38,6 +39,8 @@ class Stream(Protocol):
     What an open stream offers to be closed from here.
     """
 
+    @property
+    def request(self) -> Request: ...
     @property
     def ending(self) -> Literal["ended", "cancelled", "abandoned"]: ...
 
@@ -148,6 +151,19 @@ class OpenStreams:
             endings.count("ended"), endings.count("cancelled"), endings.count("abandoned")
         )
 
+    async def close(
+        self, where: Callable[[Request], bool], reason: Reason, event: Farewell | EllipsisType
+    ) -> int:
+        """
+        Close the streams that are meant, and return how many, when they have ended.
+        """
+        # All are asked before any is closed: the question may raise.
+        streams = [stream for stream in self._streams if where(stream.request)]
+        for stream in streams:
+            stream.shut_down(reason, 0.0, event, finish=False)
+        await self._wait_for(streams)
+        return len(streams)
+
     async def _wait_for(self, streams: list[Stream]) -> None:
         for stream in streams:
             while stream in self._streams:
@@ -218,3 +234,42 @@ async def drain(
         check_farewell(farewell)
     check_reason(reason)
     return await current_open_streams().drain(reason, grace, farewell)
+
+
+async def close_streams(
+    where: Callable[[Request], bool],
+    *,
+    event: Farewell | EllipsisType = ...,
+    reason: Reason = "revoked",
+) -> int:
+    """
+    End some of the open streams of the running event loop, and wait for their end.
+
+    Each gets what its source has yielded, *event*, and a correct end; one whose
+    client takes nothing is cut off after a second or two. An ``EventSource``
+    reconnects: it is for the setup phase to refuse it then.
+
+    Cancellation: the streams go on closing, and nobody waits for them.
+
+    Args:
+        where: Called with the :class:`Request` of each stream, tells whether it
+            is meant; ``request.meta`` has what the setup phase has put there.
+        event: The last event, or a function that is given the :class:`Request`
+            and returns it; ``None``: none; left out: each stream's own farewell.
+        reason: What ``on_close`` is told.
+
+    Returns:
+        How many streams there were.
+
+    Raises:
+        TypeError: An argument is of another type.
+        ValueError: There is no such reason.
+        Exception: What *where* raises; then no stream is closed.
+
+    """
+    if not callable(where):
+        raise TypeError(f"where must be callable (got {where!r})")
+    if event is not ...:
+        check_farewell(event, "event")
+    check_reason(reason)
+    return await current_open_streams().close(where, reason, event)

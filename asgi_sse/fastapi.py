@@ -16,7 +16,6 @@ from typing import (
     TypeAlias,
     Union,
     Unpack,
-    cast,
     get_args,
     get_origin,
     get_type_hints,
@@ -145,6 +144,8 @@ class EventSourceResponse(EventStreamResponse):
         response = super().make_response(scope, receive, send)
         if (stream := scope.get(_STREAM)) is not None:
             stream.response = response
+            # What a dependency has said of it is known to the source's side, too.
+            response.request = stream.request
         return response
 
 
@@ -372,6 +373,9 @@ class _Stream:
 
     response: Response
 
+    def __init__(self, scope: Any) -> None:
+        self.request = Request(scope, self)
+
     @property
     def closing(self) -> bool:
         return self.response.closing
@@ -389,13 +393,20 @@ class _Stream:
     def close(self) -> None:
         self.response.close()
 
+    def expire_at(self, when: float | None) -> None:
+        # Before, the request keeps it.
+        if hasattr(self, "response"):
+            self.response.expire_at(when)
+
 
 # Not plain functions, which FastAPI would run in a thread.
 
 
 async def _request(connection: HTTPConnection) -> Request:
-    stream = connection.scope.setdefault(_STREAM, _Stream())
-    return Request(cast("Any", connection.scope), stream)
+    stream: _Stream | None = connection.scope.get(_STREAM)
+    if stream is None:
+        stream = connection.scope[_STREAM] = _Stream(connection.scope)
+    return stream.request
 
 
 async def _last_event_id(

@@ -3,6 +3,7 @@ What a path operation yields reaches the client as it was declared, and OpenAPI 
 """
 
 import json
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -16,7 +17,7 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypeAliasType
 
 import asgi_sse
-from asgi_sse import drain
+from asgi_sse import Request, drain
 from asgi_sse.fastapi import (
     EventSourceResponse,
     EventStreamRoute,
@@ -446,6 +447,33 @@ async def test_path_operation_may_close_the_stream() -> None:
         await anyio.sleep(60)
 
     assert await body_of(items) == b"data: 1\n\n"
+
+
+async def test_dependency_may_say_whose_stream_it_is_and_how_long() -> None:
+    closed: list[Any] = []
+    asked: list[Any] = []
+
+    def may_read(request: Request) -> bool:
+        asked.append(request.meta["user"])
+        return True
+
+    async def identify(request: StreamRequest) -> None:
+        request.meta["user"] = "ada"
+        request.expires_at = time.time() + 1000
+
+    async def items(request: StreamRequest) -> AsyncIterator[int]:
+        yield 1
+        await anyio.sleep(100)
+        request.expires_at = time.time() - 1
+        await anyio.sleep_forever()
+
+    response_class = EventSourceResponse.with_options(on_close=closed.append, revalidate=may_read)
+    app = app_of(items, response_class=response_class, dependencies=[Depends(identify)])
+    async with connect(app, timeout=None) as stream:
+        await stream.wait_closed()
+
+    assert [(info.reason, info.meta) for info in closed] == [("expired", {"user": "ada"})]
+    assert set(asked) == {"ada"}
 
 
 async def test_response_may_be_returned() -> None:

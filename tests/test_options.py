@@ -101,6 +101,7 @@ SECONDS = [
     "cleanup_timeout",
     "shutdown_grace",
     "open_delay",
+    "revalidate_every",
 ]
 
 
@@ -345,7 +346,19 @@ def test_what_cannot_be_watched_is_refused(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "reason", ["finished", "client", "shutdown", "send_timeout", "max_age", "error", "closed"]
+    "reason",
+    [
+        "finished",
+        "client",
+        "shutdown",
+        "send_timeout",
+        "max_age",
+        "expired",
+        "revoked",
+        "closed",
+        "error",
+        "refused",
+    ],
 )
 def test_reasons(reason: str) -> None:
     check_reason(reason)
@@ -354,7 +367,7 @@ def test_reasons(reason: str) -> None:
 @pytest.mark.parametrize("reason", ["", "SHUTDOWN", None])
 def test_other_reasons_are_refused(reason: Any) -> None:
     with pytest.raises(
-        ValueError, match="reason must be one of finished, client, .* closed "
+        ValueError, match="reason must be one of finished, client, .* refused "
     ) as c:
         check_reason(reason)
 
@@ -369,6 +382,30 @@ def test_closed_does_not_change() -> None:
     )
     with pytest.raises(FrozenInstanceError):
         closed.reason = "error"  # type: ignore[misc]
+
+
+# Ages
+
+
+@pytest.mark.parametrize("age", [(1, 2), (0.5, 0.5), (1, 1e9)])
+def test_age_may_be_a_range(age: Any) -> None:
+    assert Options(max_age=age).max_age == age
+
+
+@pytest.mark.parametrize(
+    ("age", "error", "rule"),
+    [
+        ((1,), ValueError, "a pair of least and most"),
+        ((1, 2, 3), ValueError, "a pair of least and most"),
+        ((2, 1), ValueError, "a pair of least and most"),
+        ((0, 1), ValueError, "finite and more than 0 seconds"),
+        ((1, math.inf), ValueError, "finite and more than 0 seconds"),
+        (("1", 2), TypeError, "a number of seconds"),
+        ([1, 2], TypeError, "a number of seconds"),
+    ],
+)
+def test_other_ranges_are_refused(age: Any, error: type[Exception], rule: str) -> None:
+    assert refused(error, max_age=age).startswith(f"max_age must be {rule} (got ")
 
 
 # Methods

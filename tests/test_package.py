@@ -34,6 +34,8 @@ FLOORS = [
     "_body",
     "_refusal",
     "_source",
+    "_term",
+    "_revalidation",
     "_watch",
     "_shutdown",
     "_response",

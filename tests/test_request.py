@@ -1,6 +1,8 @@
 import copy
+import math
 import pickle
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, assert_type
 
@@ -54,6 +56,9 @@ class Lifetime:
 
     def close(self) -> None:
         self.asked.append("close")
+
+    def expire_at(self, when: float | None) -> None:
+        self.asked.append(f"expire_at {when}")
 
 
 def make_request(**scope: Any) -> Request:
@@ -242,6 +247,43 @@ async def test_response_is_asked() -> None:
 
     assert dict(request.response_headers) == {"a": "b"}
     assert lifetime.asked == ["closing", "body", "wait_closing", "close", "response_headers"]
+
+
+def test_meta_is_the_same_for_all_who_ask() -> None:
+    request = make_request()
+
+    assert request.meta == {}
+    request.meta["user"] = "ada"
+    assert request.meta == {"user": "ada"}
+
+
+@pytest.mark.parametrize("when", [0, 1.5, 1_900_000_000, None])
+def test_response_is_told_when_it_expires(when: float | None) -> None:
+    lifetime = Lifetime()
+    request = Request(make_request().scope, lifetime)
+
+    assert request.expires_at is None
+    request.expires_at = when
+    assert request.expires_at == when
+    assert lifetime.asked == [f"expire_at {when}"]
+
+
+@pytest.mark.parametrize(
+    ("when", "error", "hint"),
+    [
+        ("2030", TypeError, r"\(got '2030'\)$"),
+        (True, TypeError, r"\(got True\)$"),
+        (datetime(2030, 1, 1, tzinfo=UTC), TypeError, r"did you mean its timestamp\(\)\?$"),
+        (math.inf, ValueError, r"finite \(got inf\)$"),
+        (math.nan, ValueError, r"finite \(got nan\)$"),
+    ],
+)
+def test_time_that_is_none_is_refused(when: Any, error: type[Exception], hint: str) -> None:
+    request = make_request()
+
+    with pytest.raises(error, match=f"^expires_at must be .*{hint}"):
+        request.expires_at = when
+    assert request.expires_at is None
 
 
 async def test_wait_closing_may_be_cancelled_and_awaited_again() -> None:

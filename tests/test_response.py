@@ -1495,7 +1495,7 @@ async def test_a_setup_phase_may_refuse() -> None:
         {"type": "http.response.body", "body": b"Who are you?", "more_body": False},
     ]
     assert stream.error is None
-    assert ends == [Closed("error", 20, 0, 0, refused)]
+    assert ends == [Closed("refused", 20, 0, 0, refused)]
 
 
 @pytest.mark.parametrize("status", [204, 304])

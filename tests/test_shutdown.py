@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from asgi import NO_BODY, Server, count_tasks, http_scope
-from asgi_sse import EventStream, Request, ServerSentEvent, drain
+from asgi_sse import EventStream, Request, ServerSentEvent, close_streams, drain
 from asgi_sse._options import Closed
 from asgi_sse._servers import Stop
 from asgi_sse._shutdown import OpenStreams, current_open_streams
@@ -250,6 +250,68 @@ async def test_what_makes_no_sense_is_refused(
             await drain(**arguments)
 
         assert not stream.complete
+
+
+# Some of them.
+
+
+async def who(request: Request) -> Any:
+    request.meta["user"] = request.query["user"]
+    return endless(request)
+
+
+async def test_some_streams_are_closed() -> None:
+    ends: list[Closed] = []
+    app = EventStream(who, on_close=ends.append, farewell=BYE)
+    async with connect(app, query="user=ada") as ada, connect(app, query="user=bob") as bob:
+        await anyio.sleep(1)
+        count = await close_streams(
+            lambda request: request.meta["user"] == "ada",
+            event=ServerSentEvent("out", event="revoked"),
+        )
+
+        assert count == 1
+        # Nobody who was meant reads on.
+        assert ada.closed
+        assert ada.complete
+        assert ada.events[-1] == ServerSentEvent("out", event="revoked")
+        assert not bob.closed
+        assert [(end.reason, end.meta) for end in ends] == [("revoked", {"user": "ada"})]
+        assert await close_streams(lambda request: True, reason="closed") == 1
+        assert bob.events[-1].data == BYE.data
+        assert ends[1].reason == "closed"
+        assert await close_streams(lambda request: True) == 0
+
+
+async def test_one_whose_client_takes_nothing_is_cut_off() -> None:
+    ends: list[Closed] = []
+    async with connect(EventStream(unaware, on_close=ends.append, keep_alive=1)) as stream:
+        stream.stall()
+        await anyio.sleep(5)
+        before = anyio.current_time()
+        assert await close_streams(lambda request: True) == 1
+
+        assert anyio.current_time() - before <= 2
+        assert not stream.complete
+        assert ends[0].reason == "revoked"
+
+
+async def test_none_is_closed_when_it_cannot_be_told_which() -> None:
+    app = EventStream(who)
+    async with connect(app, query="user=ada") as one, connect(app, query="user=bob") as other:
+        await anyio.sleep(1)
+        with pytest.raises(KeyError):
+            await close_streams(lambda request: request.meta["USER"] == "ada")
+        for arguments, error in (
+            ({"where": "ada"}, TypeError),
+            ({"where": bool, "event": "out"}, TypeError),
+            ({"where": bool, "reason": "because"}, ValueError),
+        ):
+            with pytest.raises(error):
+                await close_streams(**arguments)
+
+        assert not one.closed
+        assert not other.closed
 
 
 # Requests that come too late.
