@@ -7,20 +7,19 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from inspect import isawaitable
-from time import monotonic
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from anyio import CancelScope, Event, get_cancelled_exc_class, move_on_after, sleep
 
 from ._body import LATEST, Body
 from ._event import ServerSentEvent
 from ._headers import ResponseHeaders
-from ._item import encode_item
 from ._options import Closed, Farewell, Options, Reason, encode_event, spread_reconnects
+from ._pump import Pump
 from ._refusal import discard_body, respond
 from ._request import Refused, Request
 from ._revalidation import Revalidation
@@ -33,7 +32,7 @@ from ._servers import (
     waits_when_cancelled,
 )
 from ._shutdown import current_open_streams
-from ._source import Feed, Source, is_context_manager, is_feed
+from ._source import Source
 from ._term import Term
 
 if TYPE_CHECKING:
@@ -44,10 +43,6 @@ if TYPE_CHECKING:
     )
 
 logger = logging.getLogger("asgi_sse")
-
-# How long a source that never waits may keep the event loop to itself, in seconds.
-# A tenth of what a person notices, and a hundred times what letting go costs.
-_LONGEST_TURN = 0.002
 
 # How long, in seconds, a source that was cancelled may keep the farewell from being sent
 # when the server stops. Servers wait 3 seconds and more, people one.
@@ -82,39 +77,30 @@ class Response:
         "_abandoned",
         "_asked",
         "_body",
-        "_buffer",
         "_bytes",
-        "_cancelled",
-        "_cancelled_at",
         "_closing",
         "_closing_entry",
         "_closing_event",
-        "_driver",
         "_driver_over",
         "_error",
         "_events",
         "_farewell",
-        "_feed",
         "_headers",
-        "_in_flight",
         "_keep_alive_due",
         "_left_behind",
-        "_limit",
         "_listener",
         "_listener_over",
-        "_opened",
         "_opened_at",
-        "_opening_entry",
         "_options",
         "_outcome",
         "_patience",
         "_ping_at",
         "_ping_due",
+        "_pump",
         "_quiet_since",
         "_reason",
         "_receive",
         "_revalidation",
-        "_room",
         "_runtime",
         "_scope",
         "_send",
@@ -149,22 +135,12 @@ class Response:
         self.request = Request(scope, self)
         self._runtime = runtime = current_runtime()
         self._writing = CancelScope()
-        # The one for the writer, the other for the source task.
+        # For the writer.
         self._work = runtime.signal()
-        self._room = runtime.signal()
+        self._pump = Pump(source, options, runtime, self._work.notify)
 
-        # Instead of the source task, if the source is one; else None.
-        self._feed: Feed | None = None
-        # Encoded items that wait for the writer; bytes that it is sending; what both may
-        # come to before the source waits, or -1 when nothing is wanted any more.
-        self._buffer: list[bytes] = []
-        self._in_flight = 0
-        self._limit = options.buffer_size
-
-        # In this order, unless it ends abruptly: the setup phase is done; the response
-        # has started; the source is closed; the reason is known; on_close was called;
-        # the tasks are over.
-        self._opened = False
+        # In this order, unless it ends abruptly: the response has started; the source is
+        # closed; the reason is known; on_close was called; the tasks are over.
         self._started = False
         self._source_over = False
         self._reason: Reason | None = None
@@ -182,11 +158,9 @@ class Response:
         self._farewell: Farewell = None
         self._patience = _PATIENCE
         self._strict = False
-        # What became of the source meanwhile: whether it ever asked for closing, was
-        # cancelled, no longer keeps the writer waiting, no longer anybody.
+        # What became of the source meanwhile: whether it ever asked for closing, no longer
+        # keeps the writer waiting, no longer anybody.
         self._asked = False
-        self._cancelled = False
-        self._cancelled_at = 0.0
         self._left_behind = False
         self._abandoned = False
 
@@ -200,7 +174,6 @@ class Response:
         # Those that come whether or not it is quiet.
         self._ping_at = self._opened_at + (options.keep_alive or 0.0)
         self._ping_due = False
-        self._opening_entry: Entry | None = None
         # What ends it without anybody's leaving, if anything does.
         self._term: Term | None = None
         self._revalidation: Revalidation | None = None
@@ -254,7 +227,7 @@ class Response:
     def ending(self) -> Literal["ended", "cancelled", "abandoned"]:
         if self._abandoned:
             return "abandoned"
-        return "cancelled" if self._cancelled else "ended"
+        return "ended" if self._pump.cancelled_at is None else "cancelled"
 
     def shut_down(
         self,
@@ -288,6 +261,19 @@ class Response:
         # Strictly: a client that takes nothing would otherwise stay.
         self._close("revoked", event or self._options.farewell, strict=True)
 
+    def _begin_revalidation(self) -> None:
+        options = self._options
+        # Not before the setup phase is done: it asks about what that has found out.
+        if options.revalidate is not None and self._revalidation is None:
+            self._revalidation = Revalidation(
+                self._runtime,
+                options.revalidate,
+                options.revalidate_every,
+                self.request,
+                self._source.name,
+                self._revoke,
+            )
+
     # The request's own task.
 
     async def run(self) -> None:
@@ -317,7 +303,7 @@ class Response:
             if (when := self.request.expires_at) is not None:
                 self.expire_at(when)
             self._listener = runtime.spawn(self._listen, f"{self._source.name} listener")
-            self._driver = runtime.spawn(self._drive, self._source.name)
+            self._pump.task = runtime.spawn(self._drive, self._source.name)
             try:
                 with self._writing:
                     # The source runs to its first wait: what it raises until then, or in
@@ -331,17 +317,16 @@ class Response:
                     raise
             finally:
                 self._end("shutdown")
-                for done in (entry, self._closing_entry, self._opening_entry):
+                for done in (entry, self._closing_entry):
                     if done is not None:
                         ticker.discard(done)
                 for other in (self._term, self._revalidation):
                     if other is not None:
                         other.discard()
-                if self._feed is not None:
-                    self._source_over = True
-                    self._feed.detach()
+                # Without a task that could say so.
+                self._source_over = self._source_over or self._pump.feed is not None
+                self._pump.discard()
                 self._listener.cancel()
-                self._room.notify()
                 await self._clean_up()
         except get_cancelled_exc_class():
             if self._error is not None:
@@ -401,8 +386,9 @@ class Response:
         send = self._send
         now = self._runtime.clock()
         work = self._work
-        buffer = self._buffer
-        while not (self._opened or buffer or self._source_over or self._left_behind):
+        pump = self._pump
+        buffer = pump.buffer
+        while not (pump.opened or buffer or self._source_over or self._left_behind):
             await work.wait()
         if self._error is not None and not buffer:
             # Nothing was sent, so what becomes of it is decided by the caller.
@@ -410,6 +396,7 @@ class Response:
             refused = isinstance(self._error, Refused)
             self._reason = self._reason or ("refused" if refused else "error")
             return
+        self._begin_revalidation()
 
         body = b""
         if not self._started:
@@ -417,7 +404,7 @@ class Response:
             # A byte of body at once: without it some servers hold back the headers, and
             # browsers their onopen.
             body = self._options.opening
-        feed = self._feed
+        feed = pump.feed
         # A send that does not wait, or is shielded, is not where a cancellation arrives.
         while self._reason is None:
             # All that there is in one message: what the source yields faster than the
@@ -438,16 +425,16 @@ class Response:
                     continue
                 self._ping_due = False
                 body = self._make_keep_alive()
-            self._in_flight = size = len(body)
+            pump.in_flight = size = len(body)
             self._send_began = now()
             await send({"type": "http.response.body", "body": body, "more_body": True})
             self._send_began = None
-            self._in_flight = 0
+            pump.in_flight = 0
             self._quiet_since = now()
             self._keep_alive_due = False
             self._bytes += size
             body = b""
-            self._room.notify()
+            pump.room.notify()
 
         await self._wait_for_body()
         if self._reason is not None:
@@ -552,8 +539,9 @@ class Response:
             self._announce("shutdown", options.farewell)
             self._cancel_source()
             self._outcome = "shutdown"
-            rest = b"".join(self._buffer)
-            self._events += len(self._buffer)
+            buffer = self._pump.buffer
+            self._events += len(buffer)
+            rest = b"".join(buffer)
             # At once: some servers leave no time for more.
             with move_on_after(_PATIENCE, shield=True), suppress(Exception):
                 await self._finish(rest + self._make_farewell())
@@ -587,12 +575,13 @@ class Response:
 
     async def _drive(self) -> None:
         """
-        Set the source up, send on what it yields, close it, and tell of the end.
+        Run the source, and tell of the end.
         """
         # Asked for here, because a task that was abandoned may outlive its event loop.
         cancelled = get_cancelled_exc_class()
+        pump = self._pump
         try:
-            await self._iterate()
+            await pump.run(self.request)
         except cancelled as exc:
             if self._reason is None and self._closing is None:
                 # A CancelledError from here would cancel whoever called this application.
@@ -601,9 +590,9 @@ class Response:
                 )
                 self._error.__cause__ = exc
         except BaseException as exc:
-            self._error = _without_cancellation(exc) if self._cancelled else exc
+            self._error = exc if pump.cancelled_at is None else _without_cancellation(exc)
         # With a feed the writer goes on without this task.
-        self._source_over = self._source_over or self._feed is None
+        self._source_over = self._source_over or pump.feed is None
         try:
             if self._abandoned or not self._source_over:
                 return
@@ -611,129 +600,13 @@ class Response:
             # A cancellation that comes now was meant for the source.
             with suppress(cancelled):
                 while self._reason is None:
-                    await self._room.wait()
+                    await pump.room.wait()
             while self._reason is None:
-                await self._room.wait()
+                await pump.room.wait()
             await self._tell()
         finally:
             self._driver_over = True
             self._work.notify()
-
-    async def _iterate(self) -> None:
-        source = self._source
-        request = self.request
-        result = await source.call(request)
-        options = self._options
-        if options.revalidate is not None and self._reason is None:
-            # Not before: it asks about what the setup phase has found out.
-            self._revalidation = Revalidation(
-                self._runtime,
-                options.revalidate,
-                options.revalidate_every,
-                request,
-                source.name,
-                self._revoke,
-            )
-        if is_feed(result):
-            result.attach(self._work.notify)
-            self._feed = result
-            self._opened = True
-        elif is_context_manager(result):
-            async with result as iterable:
-                await self._pump(source.iterate(iterable, self._runtime.threads))
-        else:
-            await self._pump(source.iterate(result, self._runtime.threads))
-
-    async def _pump(self, iterator: AsyncIterator[Any]) -> None:
-        """
-        Put what the source yields into the buffer, as bytes.
-        """
-        if delay := self._options.open_delay:
-            due = self._runtime.now() + delay
-            self._opening_entry = self._runtime.ticker.add(due, self._open)
-        else:
-            self._open(0.0)
-        items: AsyncIterator[Any] = iterator
-        try:
-            while (timeout := await self._fill(items)) is not None:
-                if not hasattr(iterator, "athrow"):
-                    raise timeout
-                # A timeout that the source holds across its yield has passed (PEP 789),
-                # and is to be raised where the source stands.
-                try:
-                    item = await iterator.athrow(timeout)
-                except StopAsyncIteration:
-                    return
-                items = _WithFirst(item, iterator)
-        finally:
-            if hasattr(iterator, "aclose"):
-                await iterator.aclose()
-
-    def _open(self, _: float) -> float:
-        self._opened = True
-        self._work.notify()
-        return math.inf
-
-    async def _fill(self, items: AsyncIterator[Any]) -> BaseException | None:
-        """
-        Put items into the buffer to the last one, or to a cancellation that is not ours.
-        """
-        json = self._options.json
-        encode = self._options.encode
-        # Most items are such: they need no call.
-        plain = str if encode is None else None
-        buffer = self._buffer
-        append = buffer.append
-        wake_writer = self._work.notify
-        room = 0
-        deadline = 0.0
-        async for item in items:
-            try:
-                if type(item) is plain and "\n" not in item and "\r" not in item:
-                    block = f"data: {item}\n\n".encode()
-                else:
-                    block = encode(item) if encode else encode_item(item, json)
-            except (TypeError, ValueError) as exc:
-                what = f"{self._source.name} yielded {item!r:.100}: {exc}"
-                raise (TypeError if isinstance(exc, TypeError) else ValueError)(what) from exc
-            if buffer:
-                append(block)
-                room -= len(block)
-                if room >= 0 and monotonic() < deadline:
-                    continue
-            else:
-                # The writer has taken everything.
-                append(block)
-                wake_writer()
-                room = self._limit - self._in_flight - len(block)
-                deadline = monotonic() + _LONGEST_TURN
-                if room >= 0:
-                    continue
-            try:
-                if room < 0:
-                    if not await self._wait_for_room():
-                        return None
-                else:
-                    # The source does not wait, so nobody else has had a turn, and a
-                    # disconnect would never be seen.
-                    await self._runtime.turn()
-                    deadline = monotonic() + _LONGEST_TURN
-            except get_cancelled_exc_class() as exc:
-                if self._cancelled:
-                    raise
-                return exc
-        return None
-
-    async def _wait_for_room(self) -> bool:
-        """
-        Wait until the writer has sent enough; ``False`` if it never will.
-        """
-        while self._limit >= 0 and (self._buffer or self._in_flight > self._limit):
-            await self._room.wait()
-        if self._cancelled:
-            # Or it would arrive where the source next awaits, in its finally.
-            await self._driver.arrive()
-        return self._limit >= 0
 
     async def _tell(self) -> None:
         """
@@ -837,12 +710,12 @@ class Response:
         """
         if self._reason is not None:
             return math.inf
-        if not (self._cancelled or self._source_over):
+        if self._pump.cancelled_at is None and not self._source_over:
             self._cancel_source()
         elif not self._left_behind and not (self._strict and self._send_began is not None):
             # The goodbye does not wait for the source any longer.
             self._left_behind = True
-            self._limit = -1
+            self._pump.refuse()
             self._work.notify()
         else:
             if self._strict:
@@ -859,21 +732,19 @@ class Response:
         if self._reason is None:
             self._reason = self._outcome or reason
             # A source that swallows the cancellation and yields again finds no room.
-            self._limit = -1
-            self._buffer.clear()
+            self._pump.refuse()
+            self._pump.buffer.clear()
             self._writing.cancel()
             self._cancel_source()
-            self._room.notify()
+            self._pump.room.notify()
 
     def _cancel_source(self) -> None:
-        # Once: a second one would hit what the source awaits in its finally.
-        if self._feed is not None:
+        if self._pump.feed is not None:
+            # There is no task to cancel.
             self._source_over = True
             self._work.notify()
-        elif not (self._cancelled or self._source_over):
-            self._cancelled = True
-            self._cancelled_at = self._runtime.now()
-            self._driver.cancel()
+        elif not self._source_over:
+            self._pump.cancel()
 
     async def _clean_up(self) -> None:
         """
@@ -895,12 +766,13 @@ class Response:
         """
         Wait until nothing is left of the source and the listener, but not for ever.
         """
-        spent = self._runtime.now() - self._cancelled_at if self._cancelled else 0.0
+        cancelled_at = self._pump.cancelled_at
+        spent = 0.0 if cancelled_at is None else self._runtime.now() - cancelled_at
         with move_on_after(self._options.cleanup_timeout - spent):
             while not (self._source_over and self._listener_over):
                 await self._work.wait()
         await self._cut(self._listener, lambda: self._listener_over)
-        if await self._cut(self._driver, lambda: self._source_over):
+        if await self._cut(self._pump.task, lambda: self._source_over):
             while not self._driver_over:
                 await self._work.wait()
         # If the task of the source could not.
@@ -976,21 +848,3 @@ def _without_cancellation(exc: BaseException) -> BaseException | None:
     if isinstance(exc, BaseExceptionGroup):
         return exc.split(get_cancelled_exc_class())[1]
     return exc
-
-
-class _WithFirst:
-    """
-    An async iterator with an item before its next one.
-    """
-
-    __slots__ = ("_first", "_rest")
-
-    def __init__(self, first: Any, rest: AsyncIterator[Any]) -> None:
-        self._first = [first]
-        self._rest = rest
-
-    def __aiter__(self) -> AsyncIterator[Any]:
-        return self
-
-    async def __anext__(self) -> Any:
-        return self._first.pop() if self._first else await anext(self._rest)

@@ -33,7 +33,7 @@ def no_longest_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Let a slow machine cut no chunk in two.
     """
-    monkeypatch.setattr("asgi_sse._response.monotonic", lambda: 0.0)
+    monkeypatch.setattr("asgi_sse._pump.monotonic", lambda: 0.0)
 
 
 async def answer(app: Any, **options: Any) -> Stream:
@@ -293,7 +293,7 @@ async def test_a_source_that_never_waits_lets_others_have_their_turn(
 ) -> None:
     times = iter(range(10**9))
     # Each look at the clock is a millisecond after the one before.
-    monkeypatch.setattr("asgi_sse._response.monotonic", lambda: next(times) / 1000)
+    monkeypatch.setattr("asgi_sse._pump.monotonic", lambda: next(times) / 1000)
     turns = 0
     closed = False
 

@@ -1,0 +1,235 @@
+"""
+A source's items become bytes, at the pace at which they are taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Callable
+from time import monotonic
+from typing import Any
+
+from anyio import get_cancelled_exc_class
+
+from ._item import encode_item
+from ._options import Options
+from ._request import Request
+from ._runtime import Entry, Runtime, Task
+from ._source import Feed, Source, is_context_manager, is_feed
+
+# How long a source that never waits may keep the event loop to itself, in seconds.
+# A tenth of what a person notices, and a hundred times what letting go costs.
+_LONGEST_TURN = 0.002
+
+
+class Pump:
+    """
+    Drives one source for one response, from its setup phase to its closing.
+
+    :meth:`run` is for a task of its own; whoever sends takes what is in
+    :attr:`buffer`, and notifies :attr:`room`. A source that is a feed needs
+    no buffer: then it is :attr:`feed` that is to be asked.
+
+    Args:
+        source: What is driven.
+        options: Those of the stream.
+        runtime: Of the running event loop.
+        wake: Called when there is something new: in the buffer, or that it has opened.
+
+    """
+
+    __slots__ = (
+        "_limit",
+        "_opening_entry",
+        "_options",
+        "_runtime",
+        "_source",
+        "_wake",
+        "buffer",
+        "cancelled_at",
+        "feed",
+        "in_flight",
+        "opened",
+        "room",
+        "task",
+    )
+
+    #: The task that runs it.
+    task: Task
+
+    def __init__(
+        self, source: Source, options: Options, runtime: Runtime, wake: Callable[[], None]
+    ) -> None:
+        self._source = source
+        self._options = options
+        self._runtime = runtime
+        self._wake = wake
+        self._opening_entry: Entry | None = None
+        # What buffer and in_flight may come to before the source waits, in bytes; -1 when
+        # nothing is wanted any more.
+        self._limit = options.buffer_size
+        #: Encoded items that nobody has taken yet.
+        self.buffer: list[bytes] = []
+        #: Notify it when something has been taken; the source's task alone waits for it.
+        self.room = runtime.signal()
+        #: How many bytes have been taken, but are not sent yet.
+        self.in_flight = 0
+        #: What gives blocks without this task, if the source is such a thing.
+        self.feed: Feed | None = None
+        #: Whether the setup phase is done, and the response may start.
+        self.opened = False
+        #: When the source was cancelled, by the event loop's time.
+        self.cancelled_at: float | None = None
+
+    async def run(self, request: Request) -> None:
+        """
+        Set the source up, keep what it yields as bytes, and close it.
+
+        Raises:
+            BaseException: What the source raised, as it is.
+
+        """
+        source = self._source
+        result = await source.call(request)
+        if is_feed(result):
+            result.attach(self._wake)
+            self.feed = result
+            self.opened = True
+        elif is_context_manager(result):
+            async with result as iterable:
+                await self._pump(source.iterate(iterable, self._runtime.threads))
+        else:
+            await self._pump(source.iterate(result, self._runtime.threads))
+
+    def refuse(self) -> None:
+        """
+        Want nothing more: what waits for room waits no longer, and ends.
+        """
+        self._limit = -1
+
+    def cancel(self) -> None:
+        """
+        Cancel the source. Once: a second one would hit what it awaits in its ``finally``.
+        """
+        if self.cancelled_at is None:
+            self.cancelled_at = self._runtime.now()
+            self.task.cancel()
+
+    def discard(self) -> None:
+        """
+        Take no more part in anything: the response is over.
+        """
+        if self._opening_entry is not None:
+            self._runtime.ticker.discard(self._opening_entry)
+        if self.feed is not None:
+            self.feed.detach()
+        self.room.notify()
+
+    async def _pump(self, iterator: AsyncIterator[Any]) -> None:
+        """
+        Put what the source yields into the buffer, as bytes.
+        """
+        if delay := self._options.open_delay:
+            due = self._runtime.now() + delay
+            self._opening_entry = self._runtime.ticker.add(due, self._open)
+        else:
+            self._open(0.0)
+        items: AsyncIterator[Any] = iterator
+        try:
+            while (timeout := await self._fill(items)) is not None:
+                if not hasattr(iterator, "athrow"):
+                    raise timeout
+                # A timeout that the source holds across its yield has passed (PEP 789),
+                # and is to be raised where the source stands.
+                try:
+                    item = await iterator.athrow(timeout)
+                except StopAsyncIteration:
+                    return
+                items = _WithFirst(item, iterator)
+        finally:
+            if hasattr(iterator, "aclose"):
+                await iterator.aclose()
+
+    def _open(self, _: float) -> float:
+        self.opened = True
+        self._wake()
+        return math.inf
+
+    async def _fill(self, items: AsyncIterator[Any]) -> BaseException | None:
+        """
+        Put items into the buffer to the last one, or to a cancellation that is not ours.
+        """
+        json = self._options.json
+        encode = self._options.encode
+        # Most items are such: they need no call.
+        plain = str if encode is None else None
+        buffer = self.buffer
+        append = buffer.append
+        wake = self._wake
+        room = 0
+        deadline = 0.0
+        async for item in items:
+            try:
+                if type(item) is plain and "\n" not in item and "\r" not in item:
+                    block = f"data: {item}\n\n".encode()
+                else:
+                    block = encode(item) if encode else encode_item(item, json)
+            except (TypeError, ValueError) as exc:
+                what = f"{self._source.name} yielded {item!r:.100}: {exc}"
+                raise (TypeError if isinstance(exc, TypeError) else ValueError)(what) from exc
+            if buffer:
+                append(block)
+                room -= len(block)
+                if room >= 0 and monotonic() < deadline:
+                    continue
+            else:
+                # The writer has taken everything.
+                append(block)
+                wake()
+                room = self._limit - self.in_flight - len(block)
+                deadline = monotonic() + _LONGEST_TURN
+                if room >= 0:
+                    continue
+            try:
+                if room < 0:
+                    if not await self._wait_for_room():
+                        return None
+                else:
+                    # The source does not wait, so nobody else has had a turn, and a
+                    # disconnect would never be seen.
+                    await self._runtime.turn()
+                    deadline = monotonic() + _LONGEST_TURN
+            except get_cancelled_exc_class() as exc:
+                if self.cancelled_at is not None:
+                    raise
+                return exc
+        return None
+
+    async def _wait_for_room(self) -> bool:
+        """
+        Wait until the writer has sent enough; ``False`` if it never will.
+        """
+        while self._limit >= 0 and (self.buffer or self.in_flight > self._limit):
+            await self.room.wait()
+        if self.cancelled_at is not None:
+            # Or it would arrive where the source next awaits, in its finally.
+            await self.task.arrive()
+        return self._limit >= 0
+
+
+class _WithFirst:
+    """
+    An async iterator with an item before its next one.
+    """
+
+    __slots__ = ("_first", "_rest")
+
+    def __init__(self, first: Any, rest: AsyncIterator[Any]) -> None:
+        self._first = [first]
+        self._rest = rest
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        return self._first.pop() if self._first else await anext(self._rest)
