@@ -13,6 +13,7 @@ __all__ = ["main"]
 
 _SERVE = "asgi_sse._demo.cli:main"
 _COMMANDS = {
+    "channel": "asgi_sse._hub.cli:main",
     "check": "asgi_sse.testing._cli:check",
     "record": "asgi_sse.testing._cli:record",
     "replay": "asgi_sse.testing._cli:replay",

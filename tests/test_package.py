@@ -48,6 +48,7 @@ FLOORS = [
     "fastapi",
     "hypercorn",
     "_demo",
+    "_hub",
     "__main__",
 ]
 # Up to here the standard library is enough.

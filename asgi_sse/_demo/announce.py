@@ -19,7 +19,8 @@ class Announcer:
     An ``EventSource`` cannot listen to every event: it drops those of a type that
     nobody has asked for by name. So a page that is to show any stream must learn
     each name in time. In front of the first event of each type the filter puts an
-    event of a type of its own, ``asgi-sse-event-type``, whose data is the name.
+    event of a type of its own, ``asgi-sse-event-type``, whose data is the name. It
+    has no ID, so it also tells at which event ID the stream was before.
 
     What it is fed goes on otherwise unchanged (but for a byte order mark, which
     counts only at the very start and is left out). An event is held back until it
@@ -32,12 +33,13 @@ class Announcer:
     """
 
     def __init__(self) -> None:
-        self._known = {b"", b"message"}
+        self._known: set[bytes] = set()
         self._begun = False
         self._line = b""
         self._after_cr = False
         self._event: list[bytes] = []
         self._type = b""
+        self._has_data = False
 
     def feed(self, data: bytes) -> bytes:
         """
@@ -76,11 +78,15 @@ class Announcer:
             field, _, value = content.partition(b":")
             if field == b"event":
                 self._type = value.removeprefix(b" ")
+            elif field == b"data":
+                self._has_data = True
             return b""
 
         ready, self._event = b"".join(self._event), []
-        type_, self._type = self._type, b""
-        if type_ in self._known:
+        type_, self._type = self._type or b"message", b""
+        # Without data nothing is dispatched.
+        dispatched, self._has_data = self._has_data, False
+        if type_ in self._known or not dispatched:
             return ready
         self._known.add(type_)
         return b"event: asgi-sse-event-type\ndata: " + type_ + b"\n\n" + ready

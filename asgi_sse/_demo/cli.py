@@ -1,26 +1,23 @@
 """
-The command line: what to serve, where and how.
+The command line: what to serve.
 """
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Coroutine, Sequence
-from threading import Timer
 from typing import Any
 
 import anyio
 
-from .._options import Options, OptionTypes
+from .._options import OptionTypes
 from .._stream import EventStream
-from .hypercorn import LONGEST_STOP, ServeError, serve
+from .hypercorn import ServeError
 from .lines import Lines
-from .listen import listen, url_of
+from .serving import add_arguments, listen_to, read_options, serve_site
 from .site import App, Site
-from .stop import wait_for_signal
 from .target import TargetError, load_target
 from .vitals import Vitals
 
@@ -36,7 +33,7 @@ TARGET is one of
   (nothing)    this machine's load, processor, memory, network and disks, every
                second
 
-Other commands, each with a --help of its own: check, record, replay.
+Other commands, each with a --help of its own: channel, check, record, replay.
 """
 
 
@@ -56,59 +53,20 @@ def main(argv: Sequence[str]) -> int:
     """
     parser = _make_parser()
     args = parser.parse_args(argv)
-    if (args.certfile is None) != (args.keyfile is None):
-        parser.error("--certfile and --keyfile go together")
-    options: OptionTypes = {}
-    if args.keep_alive is not None:
-        options["keep_alive"] = args.keep_alive or None
-    if args.retry is not None:
-        options["retry"] = args.retry
+    options = read_options(parser, args)
     try:
-        Options(**options)
-    except ValueError as error:
-        parser.error(str(error))
-
-    try:
-        _serve(args, options)
+        stream, title, run = _choose(args.target, options)
+        serve_site(
+            args,
+            listen_to(args),
+            Site(stream, title),
+            greet=lambda url: f"{title}: {url} (the stream alone: {url}events). Ctrl-C stops.",
+            run=run,
+        )
     except (TargetError, ServeError) as error:
         sys.stderr.write(f"{_PROG}: {error}\n")
         return 2
     return 0
-
-
-def _serve(args: Namespace, options: OptionTypes) -> None:
-    stream, title, run = _choose(args.target, options)
-    try:
-        listener = listen(args.bind)
-    except (ValueError, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ServeError(f"cannot listen on {args.bind}: {reason}") from error
-    url = url_of(listener, "https" if args.certfile else "http")
-
-    # Some connections cannot be ended: those of a client that takes nothing, above all.
-    last_resort = Timer(LONGEST_STOP, os._exit, [0])
-    last_resort.daemon = True
-
-    async def announce_and_run() -> None:
-        _say(f"{title}: {url} (the stream alone: {url}events). Ctrl-C stops.")
-        await run()
-
-    async def stop() -> None:
-        await wait_for_signal()
-        last_resort.start()
-
-    try:
-        serve(
-            Site(stream, title),
-            listener,
-            worker_class=args.worker_class,
-            certfile=args.certfile,
-            keyfile=args.keyfile,
-            run=announce_and_run,
-            stop=stop,
-        )
-    finally:
-        last_resort.cancel()
 
 
 def _choose(
@@ -130,12 +88,6 @@ def _end_of_input(count: int) -> None:
     sys.stderr.write(f"{_PROG}: end of input after {count} lines; the last stay to be read\n")
 
 
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    # Whoever reads it from a pipe is waiting for it.
-    sys.stdout.flush()
-
-
 def _make_parser() -> ArgumentParser:
     parser = ArgumentParser(
         _PROG,
@@ -144,22 +96,6 @@ def _make_parser() -> ArgumentParser:
         epilog=_TARGETS,
         formatter_class=RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
-    add("target", nargs="?", metavar="TARGET", help="what to serve, see below")
-    add("--bind", metavar="HOST:PORT", default="127.0.0.1:8000", help="default: %(default)s")
-    add("--worker-class", choices=["asyncio", "uvloop", "trio"], default="asyncio")
-    add("--certfile", metavar="FILE", help="a certificate; with it comes HTTP/2")
-    add("--keyfile", metavar="FILE", help="the key of the certificate")
-    add(
-        "--keep-alive",
-        metavar="SECONDS",
-        type=float,
-        help="send a comment after so much silence; 0: never",
-    )
-    add(
-        "--retry",
-        metavar="MILLISECONDS",
-        type=int,
-        help="how long clients wait before they reconnect",
-    )
+    parser.add_argument("target", nargs="?", metavar="TARGET", help="what to serve, see below")
+    add_arguments(parser)
     return parser

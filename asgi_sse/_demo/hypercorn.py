@@ -7,18 +7,18 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 from anyio.abc import TaskGroup
 
 from .._shutdown import drain
-from .site import Site
+from .site import Receive, Send
 
 if TYPE_CHECKING:
     from hypercorn.config import Config
 
-__all__ = ["LONGEST_STOP", "ServeError", "serve"]
+__all__ = ["LONGEST_STOP", "ServeError", "Served", "serve"]
 
 # Seconds for the streams to end when it is time to stop.
 _GRACE = 1.5
@@ -33,8 +33,17 @@ class ServeError(Exception):
     """
 
 
+class Served(Protocol):
+    """
+    An ASGI application that can cancel its streams.
+    """
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None: ...
+    def close(self) -> None: ...
+
+
 def serve(
-    site: Site,
+    site: Served,
     listener: socket.socket,
     *,
     worker_class: str = "asyncio",
@@ -105,7 +114,8 @@ def serve(
         refused = group.subgroup(LifespanFailureError)
         if refused is None:
             raise
-        raise ServeError(str(_first(refused))) from None
+        # hypercorn says "Lifespan failure in startup.", and then the reason in quotes.
+        raise ServeError(str(_first(refused)).partition(". ")[2][1:-1]) from None
 
 
 def _configure(certfile: str | None, keyfile: str | None) -> Config:

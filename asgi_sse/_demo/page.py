@@ -7,13 +7,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import json
 import re
+from collections.abc import Sequence
 from importlib.resources import files
 
 __all__ = ["make_page"]
 
 
-def make_page(title: str) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+def make_page(
+    title: str, channels: Sequence[str] = (), *, publish: bool = False
+) -> tuple[bytes, list[tuple[bytes, bytes]]]:
     """
     Return the page and its headers.
 
@@ -22,6 +26,8 @@ def make_page(title: str) -> tuple[bytes, list[tuple[bytes, bytes]]]:
 
     Args:
         title: What the stream is of.
+        channels: Those of which it may be.
+        publish: Whether there is a form to publish in them.
 
     """
     text = files(__package__).joinpath("page.html").read_text("utf-8")
@@ -38,8 +44,10 @@ def make_page(title: str) -> tuple[bytes, list[tuple[bytes, bytes]]]:
         "frame-ancestors 'none'",
         "require-trusted-types-for 'script'",
     )
-    body = text.replace("$title", html.escape(title)).encode()
-    return body, [
+    values = {"title": title, "channels": json.dumps(channels), "publish": json.dumps(publish)}
+    # In one go: a title may look like a place for another value.
+    body = re.sub(rf"\$({'|'.join(values)})\b", lambda found: html.escape(values[found[1]]), text)
+    return body.encode(), [
         (b"content-type", b"text/html; charset=utf-8"),
         # The next one to answer at this address may be another program.
         (b"cache-control", b"no-cache"),

@@ -4,7 +4,7 @@ The page at ``/``, the stream at ``/events``, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from anyio import CancelScope
@@ -12,7 +12,7 @@ from anyio import CancelScope
 from .announce import announcing
 from .page import make_page
 
-__all__ = ["App", "Site"]
+__all__ = ["App", "Receive", "Send", "Site", "answer"]
 
 # Wide types, so that every server's own ones fit.
 Receive = Callable[[], Awaitable[Any]]
@@ -27,12 +27,16 @@ class Site:
     Args:
         stream: What answers at ``/events``; the lifespan is for it too.
         title: What the page calls it.
+        channels: What the page is to offer, if the stream is one of channels.
+        publish: Whether the page is to offer to publish in them, at ``/publish/NAME``.
 
     """
 
-    def __init__(self, stream: App, title: str) -> None:
+    def __init__(
+        self, stream: App, title: str, *, channels: Sequence[str] = (), publish: bool = False
+    ) -> None:
         self._stream = stream
-        self._page, self._page_headers = make_page(title)
+        self._page, self._page_headers = make_page(title, channels, publish=publish)
         self._open: set[CancelScope] = set()
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -47,11 +51,11 @@ class Site:
         elif scope["path"] == "/events":
             await self._events(scope, receive, send)
         elif scope["path"] != "/":
-            await _answer(send, scope, 404, _TEXT, b"Here are / (a page) and /events only.\n")
+            await answer(send, scope, 404, _TEXT, b"Here are / (a page) and /events only.\n")
         elif scope["method"] not in ("GET", "HEAD"):
-            await _answer(send, scope, 405, [*_TEXT, (b"allow", b"GET, HEAD")], b"GET the page.\n")
+            await answer(send, scope, 405, [*_TEXT, (b"allow", b"GET, HEAD")], b"GET the page.\n")
         else:
-            await _answer(send, scope, 200, self._page_headers, self._page)
+            await answer(send, scope, 200, self._page_headers, self._page)
 
     def close(self) -> None:
         """
@@ -82,13 +86,16 @@ _ANNOUNCE = b"announce-event-types="
 _TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
 
 
-async def _answer(
+async def answer(
     send: Send,
     scope: Mapping[str, Any],
     status: int,
     headers: Iterable[tuple[bytes, bytes]],
     body: bytes,
 ) -> None:
+    """
+    Answer with a body that is no stream.
+    """
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

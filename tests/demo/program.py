@@ -14,7 +14,7 @@ from typing import IO
 __all__ = ["PATIENCE", "Program", "run", "start"]
 
 # It finds what the tests find, wherever it is started.
-_ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+_PATH = {"PYTHONPATH": os.pathsep.join(sys.path)}
 
 # No test waits for anything so long, even on a busy machine.
 PATIENCE = 40.0
@@ -52,13 +52,13 @@ def start(*args: str, cwd: Path | None = None) -> Iterator[Program]:
     """
     bind = [] if "--bind" in args else ["--bind", "127.0.0.1:0"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "asgi_sse", *bind, *args],
+        [sys.executable, "-m", "asgi_sse", *args, *bind],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=cwd,
-        env=_ENVIRONMENT,
+        env=os.environ | _PATH,
     )
     try:
         yield Program(process)
@@ -81,7 +81,7 @@ def run(*args: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str
         capture_output=True,
         text=True,
         cwd=cwd,
-        env=_ENVIRONMENT,
+        env=os.environ | _PATH,
         timeout=PATIENCE,
         check=False,
     )

@@ -12,35 +12,58 @@ TYPE = "asgi-sse-event-type"
 NOTE = f"event: {TYPE}\ndata: %b\n\n".encode()
 
 CASES = [
-    pytest.param(b"data: 1\n\n", b"data: 1\n\n", id="no-type"),
-    pytest.param(b"event: message\ndata: 1\n\n", b"event: message\ndata: 1\n\n", id="message"),
-    pytest.param(b"event:\ndata: 1\n\n", b"event:\ndata: 1\n\n", id="empty-type"),
+    pytest.param(b"data: 1\n\n", NOTE % b"message" + b"data: 1\n\n", id="no-type"),
+    pytest.param(
+        b"event: message\ndata\n\ndata\n\n",
+        NOTE % b"message" + b"event: message\ndata\n\ndata\n\n",
+        id="message",
+    ),
+    pytest.param(
+        b"event:\ndata: 1\n\n", NOTE % b"message" + b"event:\ndata: 1\n\n", id="empty-type"
+    ),
     pytest.param(b"event: a\ndata: 1\n\n", NOTE % b"a" + b"event: a\ndata: 1\n\n", id="type"),
     pytest.param(b"event:a\ndata\n\n", NOTE % b"a" + b"event:a\ndata\n\n", id="without-space"),
-    pytest.param(b"event:  a\n\n", NOTE % b" a" + b"event:  a\n\n", id="with-two"),
+    pytest.param(
+        b"event:  a\ndata\n\n", NOTE % b" a" + b"event:  a\ndata\n\n", id="with-two-spaces"
+    ),
     pytest.param(
         b"data: 1\nevent: a\nid: 1\n\n", NOTE % b"a" + b"data: 1\nevent: a\nid: 1\n\n", id="last"
     ),
     pytest.param(
-        b"event: a\nevent: b\n\n", NOTE % b"b" + b"event: a\nevent: b\n\n", id="the-last-counts"
+        b"event: a\nevent: b\ndata\n\n",
+        NOTE % b"b" + b"event: a\nevent: b\ndata\n\n",
+        id="the-last-counts",
     ),
     pytest.param(
-        b"event: a\n\nevent: b\n\nevent: a\n\n",
-        NOTE % b"a" + b"event: a\n\n" + NOTE % b"b" + b"event: b\n\nevent: a\n\n",
+        b"event: a\ndata\n\nevent: b\ndata\n\nevent: a\ndata\n\n",
+        b"%bevent: a\ndata\n\n%bevent: b\ndata\n\nevent: a\ndata\n\n" % (NOTE % b"a", NOTE % b"b"),
         id="each-once",
     ),
-    pytest.param(b"event: a\r\n\r\n", NOTE % b"a" + b"event: a\r\n\r\n", id="crlf"),
-    pytest.param(b"event: a\r\r", NOTE % b"a" + b"event: a\r\r", id="cr"),
+    pytest.param(
+        b"id: 1\n\nevent: a\n\ndata\n\n",
+        b"id: 1\n\nevent: a\n\n" + NOTE % b"message" + b"data\n\n",
+        id="not-what-is-not-dispatched",
+    ),
+    pytest.param(
+        b"event: a\r\ndata\r\n\r\n", NOTE % b"a" + b"event: a\r\ndata\r\n\r\n", id="crlf"
+    ),
+    pytest.param(b"event: a\rdata\r\r", NOTE % b"a" + b"event: a\rdata\r\r", id="cr"),
     pytest.param(
         b"event: a\r\ndata: 1\r\n\r\n: comment\n",
         NOTE % b"a" + b"event: a\r\ndata: 1\r\n\r\n: comment\n",
         id="comment-after-crlf",
     ),
-    pytest.param(b"\xef\xbb\xbfevent: a\n\n", NOTE % b"a" + b"event: a\n\n", id="byte-order-mark"),
+    pytest.param(
+        b"\xef\xbb\xbfevent: a\ndata\n\n",
+        NOTE % b"a" + b"event: a\ndata\n\n",
+        id="byte-order-mark",
+    ),
     pytest.param(b"\xef\xbb", b"\xef\xbb", id="half-a-byte-order-mark"),
     pytest.param(b"event: a\ndata: un", b"event: a\ndata: un", id="unfinished"),
     pytest.param(b":\n\n: x\n\n\n", b":\n\n: x\n\n\n", id="comments-and-blank-lines"),
-    pytest.param(b"event: \xff\n\n", NOTE % b"\xff" + b"event: \xff\n\n", id="not-utf-8"),
+    pytest.param(
+        b"event: \xff\ndata\n\n", NOTE % b"\xff" + b"event: \xff\ndata\n\n", id="not-utf-8"
+    ),
     pytest.param(b"", b"", id="nothing"),
 ]
 
@@ -57,7 +80,7 @@ def test_each_type_is_announced_before_its_first_event(stream: bytes, expected: 
 def test_comments_pass_at_once() -> None:
     announcer = Announcer()
 
-    assert announcer.feed(b"id: 1\ndata: 1\n\n:\n") == b"id: 1\ndata: 1\n\n:\n"
+    assert announcer.feed(b"id: 1\n\n:\n") == b"id: 1\n\n:\n"
     assert announcer.feed(b":\n") == b":\n"
 
 
@@ -66,7 +89,7 @@ def test_event_is_held_back_until_it_is_complete() -> None:
 
     assert announcer.feed(b"data: 1\n") == b""
     assert announcer.feed(b": in between\n") == b""
-    assert announcer.feed(b"\n") == b"data: 1\n: in between\n\n"
+    assert announcer.feed(b"\n") == NOTE % b"message" + b"data: 1\n: in between\n\n"
 
 
 def read(stream: bytes) -> list[ServerSentEvent]:
@@ -97,12 +120,12 @@ def test_announcements_are_all_that_is_added(stream: bytes, data: st.DataObject)
     announcer = Announcer()
     cut = data.draw(st.integers(0, len(stream)))
     got = announcer.feed(stream[:cut]) + announcer.feed(stream[cut:]) + announcer.end()
-    known = {"message"}
+    known = set()
 
     for event in read(got):
         if event.event == TYPE:
             known.add(event.data or "")
-        else:
+        elif event.data is not None:
             assert (event.event or "message") in known
     assert [event for event in read(got) if event.event != TYPE] == read(stream)
 
@@ -131,9 +154,9 @@ async def through(headers: list[tuple[bytes, bytes]], *bodies: bytes) -> list[by
 async def test_event_stream_is_announced() -> None:
     headers = [(b"Content-Type", b"text/event-stream; charset=utf-8")]
 
-    assert await through(headers, b"event: a\n", b"\ndata") == [
+    assert await through(headers, b"event: a\ndata\n", b"\ndata") == [
         b"",
-        NOTE % b"a" + b"event: a\n\ndata",
+        NOTE % b"a" + b"event: a\ndata\n\ndata",
     ]
 
 

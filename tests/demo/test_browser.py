@@ -230,3 +230,56 @@ def test_stream_that_was_refused_can_be_asked_for_again(chromium: Chromium, fold
 
         assert page.text("li pre") == "lastEventId=first a=1"
         page.close()
+
+
+def test_what_one_page_of_a_hub_publishes_the_other_shows(
+    chromium: Chromium, screenshots: Path
+) -> None:
+    with start("channel", "news", "chat") as program, start("-") as elsewhere:
+        httpx.post(f"{program.url}publish/news", content="from before")
+        one, other = chromium.open(program.url), chromium.open(f"{program.url}?channel=chat")
+        other.wait_for(OPEN)
+        one.evaluate(
+            "void Object.assign(document.querySelector('#publish').elements.data,"
+            ' {value: \'{"said": "<b>hi</b>"}\'})'
+        )
+        one.evaluate("void (document.querySelector('#publish').elements.channel.value = 'chat')")
+        one.evaluate("void (document.querySelector('#publish').elements.type.value = 'greeting')")
+        one.click("#publish button")
+        for page in (one, other):
+            page.wait_for("document.querySelector('li pre')?.textContent.includes('said')")
+
+        assert one.text("#publish output").startswith("Published in chat as ")
+        assert one.evaluate(
+            "Array.from(document.querySelectorAll('li'), (row) => [row.querySelector('.type')"
+            ".dataset.channel, row.querySelector('pre').textContent])"
+        ) == [["chat", '{"said": "<b>hi</b>"}'], ["news", "from before"]]
+        assert other.text("#channels [aria-current]") == "chat"
+        assert other.evaluate("document.querySelectorAll('li').length") == 1
+        assert one.problems == other.problems == []
+
+        one.resize(1280, 800)
+        for scheme in ("light", "dark"):
+            one.prefer(scheme)
+            one.screenshot(screenshots / f"hub-{scheme}.png")
+        one.resize(390, 844)
+        one.screenshot(screenshots / "hub-narrow.png")
+
+        assert one.evaluate("document.documentElement.scrollWidth") == 390
+
+        # It is sent, and only its answer is kept from the stranger.
+        stranger = chromium.open(f"{elsewhere.url}without-a-policy")
+        address = f"'{program.url}publish/news'"
+        assert (
+            stranger.evaluate(
+                f"fetch({address}, {{method: 'POST', mode: 'no-cors', body: 'evil'}})"
+                ".then((answer) => answer.type)"
+            )
+            == "opaque"
+        )
+        httpx.post(f"{program.url}publish/news", content="at last")
+        one.wait_for("document.querySelector('li pre').textContent === 'at last'")
+
+        assert one.evaluate("document.querySelectorAll('li').length") == 3
+        for page in (one, other, stranger):
+            page.close()

@@ -11,7 +11,7 @@ def test_serves_if_no_command_is_named(capsys: pytest.CaptureFixture[str]) -> No
     assert "TARGET must be module:name" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["check", "record", "replay"])
+@pytest.mark.parametrize("command", ["channel", "check", "record", "replay"])
 def test_command_gets_the_other_arguments(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -37,7 +37,7 @@ def test_interrupt_is_no_traceback(
 def test_help_names_every_command() -> None:
     out = run("--help").stdout
 
-    for word in ("module:name", "--worker-class", "check", "record", "replay"):
+    for word in ("module:name", "--worker-class", "channel", "check", "record", "replay"):
         assert word in out
 
 

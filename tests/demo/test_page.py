@@ -41,6 +41,14 @@ def test_title_is_escaped() -> None:
     assert "<title>&lt;script&gt;alert(&#x27;1&#x27;)&lt;/script&gt; &amp; $title</title>" in body
 
 
+def test_channels_are_values_and_no_markup() -> None:
+    body = make_page("$channels", ["a", '"><b>'], publish=True)[0].decode()
+
+    assert '<html lang="en" data-channels="[&quot;a&quot;, &quot;\\&quot;&gt;&lt;b&gt;' in body
+    assert 'data-publish="true">' in body
+    assert "<title>$channels</title>" in body
+
+
 def test_page_fetches_nothing_from_elsewhere(page: str) -> None:
     # A namespace is a name, not an address.
     page = page.replace("http://www.w3.org/2000/svg", "")

@@ -1,0 +1,3 @@
+"""
+Channels over HTTP, to subscribe and to publish: ``python -m asgi_sse channel``.
+"""
