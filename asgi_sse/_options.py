@@ -13,6 +13,7 @@ from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from ._event import ServerSentEvent
 from ._headers import RawHeader, stream_header
+from ._item import encode_item
 from ._json import encode_json
 from ._request import Request
 
@@ -83,6 +84,8 @@ class OptionTypes(TypedDict, total=False):
     max_age: float | tuple[float, float] | None
     revalidate: Revalidate | None
     revalidate_every: float
+    end: Literal["reconnect", "stop"]
+    done: Any
     shutdown_grace: float
     on_shutdown: Literal["close", "finish"]
     farewell: Farewell
@@ -145,6 +148,11 @@ class Options:
             coroutine function; a plain one must not block. One that raises, or does
             not answer in time, is asked again, three times in all.
         revalidate_every: How long is waited for between two such questions, at most.
+        end: What a client does when the source came to its end: ``"reconnect"``
+            leaves it to the client, and every ``EventSource`` comes back;
+            ``"stop"`` keeps it from that, by an ID and a 204.
+        done: An item that is sent as the last when the source came to its end,
+            such as ``"[DONE]"``. ``None``: none.
         shutdown_grace: How long a source that asks for ``request.closing`` may
             go on when the server stops. Less than the server's own grace.
         on_shutdown: ``"finish"`` lets the source come to its own end, if the
@@ -183,6 +191,8 @@ class Options:
     max_age: float | tuple[float, float] | None = None
     revalidate: Revalidate | None = None
     revalidate_every: float = 30.0
+    end: Literal["reconnect", "stop"] = "reconnect"
+    done: Any = None
     shutdown_grace: float = 1.0
     on_shutdown: Literal["close", "finish"] = "close"
     farewell: Farewell = spread_reconnects
@@ -199,6 +209,8 @@ class Options:
 
     #: The first bytes of every stream: onopen fires, and proxies commit to the response.
     opening: bytes = field(init=False)
+    #: The block of ``done``.
+    done_block: bytes = field(init=False)
     #: The response headers as ASGI wants them.
     raw_headers: tuple[RawHeader, ...] = field(init=False)
     #: Makes bytes of whatever the source yields, instead of what the core does.
@@ -215,6 +227,8 @@ class Options:
         check_seconds("open_delay", self.open_delay, least=0)
         if not isinstance(self.keep_alive_always, bool):
             raise TypeError(f"keep_alive_always must be a bool (got {self.keep_alive_always!r})")
+        if self.end not in ("reconnect", "stop"):
+            raise ValueError(f"end must be reconnect or stop (got {self.end!r})")
         if self.on_shutdown not in ("close", "finish"):
             raise ValueError(f"on_shutdown must be close or finish (got {self.on_shutdown!r})")
         check_farewell(self.farewell)
@@ -244,6 +258,7 @@ class Options:
         retry = self.retry
         rest = b"\n" if retry is None else ServerSentEvent(retry=retry).encode()
         object.__setattr__(self, "opening", b":\n" + rest)
+        object.__setattr__(self, "done_block", self._encode_done())
 
     def adapted(self, **replaced: Unpack[Replaced]) -> Options:
         """
@@ -253,6 +268,15 @@ class Options:
         for name, value in replaced.items():
             object.__setattr__(options, name, value)
         return options
+
+    def _encode_done(self) -> bytes:
+        if self.done is None:
+            return b""
+        try:
+            return encode_item(self.done, self.json)
+        except (TypeError, ValueError) as exc:
+            what = f"done must be what a source may yield (got {self.done!r:.100}): {exc}"
+            raise (TypeError if isinstance(exc, TypeError) else ValueError)(what) from exc
 
 
 def encode_event(option: str, event: object) -> bytes:

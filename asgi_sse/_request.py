@@ -56,6 +56,10 @@ class Refused(Exception):
         return ": ".join(filter(None, (f"{self.status} {phrase}".strip(), self.detail)))
 
 
+#: What the last event ID begins with after a stream that is finished; then comes the
+#: source's own. No source has such IDs, and any server and proxy lets them through.
+FINISHED = "asgi-sse-finished:"
+
 # What comes from outside is bounded; this is also less than what int() takes.
 _LONGEST_ID = 4096
 
@@ -197,18 +201,31 @@ class Request:
         query, where clients put it that cannot set headers. An empty one, one
         that no event can have (with CR, LF or NUL), and one of more than 4096
         characters reads as ``None``. The text comes from outside: nothing says
-        that you have ever sent it.
+        that you have ever sent it. Of a client that comes back after the end of
+        a stream with ``end="stop"`` it is the source's own last one.
         """
-        text: str | None = None
+        text = self._sent_id().removeprefix(FINISHED)
+        if not text or len(text) > _LONGEST_ID or not {"\r", "\n", "\0"}.isdisjoint(text):
+            return None
+        return text
+
+    @property
+    def finished(self) -> bool:
+        """
+        Whether the client has seen this stream come to its end.
+
+        Its last event ID says so, after a stream with ``end="stop"``. Such a
+        stream answers it with a 204, and does not call the source.
+        """
+        return self._sent_id().startswith(FINISHED)
+
+    def _sent_id(self) -> str:
+        text = ""
         for name, value in self.scope["headers"]:
             if name.lower() == b"last-event-id":
                 # The standard has the client send it as UTF-8.
                 text = value.decode("utf-8", "replace")
-        if not text:
-            text = self.query.get("lastEventId")
-        if not text or len(text) > _LONGEST_ID or not {"\r", "\n", "\0"}.isdisjoint(text):
-            return None
-        return text
+        return text or self.query.get("lastEventId", "")
 
     @property
     def response_headers(self) -> ResponseHeaders:

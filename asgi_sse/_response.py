@@ -17,6 +17,7 @@ from anyio import CancelScope, Event, get_cancelled_exc_class, move_on_after, sl
 
 from ._body import LATEST, Body
 from ._event import ServerSentEvent
+from ._finish import LastID
 from ._headers import ResponseHeaders
 from ._options import Closed, Farewell, Options, Reason, encode_event, spread_reconnects
 from ._pump import Pump
@@ -87,6 +88,7 @@ class Response:
         "_farewell",
         "_headers",
         "_keep_alive_due",
+        "_last_id",
         "_left_behind",
         "_listener",
         "_listener_over",
@@ -177,6 +179,8 @@ class Response:
         # What ends it without anybody's leaving, if anything does.
         self._term: Term | None = None
         self._revalidation: Revalidation | None = None
+        # Only if the client is to know when the source is finished.
+        self._last_id: LastID | None = None
         self._events = 0
         self._bytes = 0
 
@@ -286,6 +290,11 @@ class Response:
                 for the client's leaving once the response has started.
 
         """
+        if self._options.end == "stop":
+            if self.request.finished:
+                await self._stay_finished()
+                return
+            self._last_id = LastID(self.request.last_event_id)
         runtime = self._runtime
         ticker = runtime.ticker
         streams = current_open_streams()
@@ -379,11 +388,21 @@ class Response:
         await self._start()
         await self._finish(body)
 
+    async def _stay_finished(self) -> None:
+        """
+        Answer a client that has seen all of it, and reconnects because it always does.
+        """
+        if breaks_on_a_late_body(self._scope):
+            await discard_body(self._receive)
+        await respond(self._send, Refused(204))
+
     async def _write(self) -> None:
         """
         Send everything that this response ever sends.
         """
         send = self._send
+        if self._last_id is not None:
+            send = self._last_id.watching(send)
         now = self._runtime.clock()
         work = self._work
         pump = self._pump
@@ -441,7 +460,7 @@ class Response:
             return
         if self._error is None:
             self._outcome = self._closing or "finished"
-            await self._finish(self._make_farewell())
+            await self._finish(self._last_words() + self._make_farewell())
         else:
             self._outcome = "error"
             # What follows is no final chunk: the client is to see that it failed.
@@ -467,6 +486,22 @@ class Response:
         # One line end, not two: on an empty line several popular clients dispatch an empty
         # event once they have seen an ID.
         return b":\n"
+
+    def _last_words(self) -> bytes:
+        """
+        Return what is sent when the source, and nobody else, has ended the stream.
+        """
+        # A channel ends with its process, or under a client that is too slow; and a
+        # source that asks whether it is to close may have ended because of that.
+        if (
+            self._pump.feed is not None
+            or self._pump.cancelled_at is not None
+            or not self._source_over
+            or (self._closing is not None and self._asked)
+        ):
+            return b""
+        done = self._options.done_block
+        return done if self._last_id is None else self._last_id.finish(done)
 
     def _make_farewell(self) -> bytes:
         """

@@ -384,6 +384,27 @@ def test_closed_does_not_change() -> None:
         closed.reason = "error"  # type: ignore[misc]
 
 
+# The end
+
+
+def test_end_is_one_of_two() -> None:
+    assert Options(end="stop").end == "stop"
+    assert refused(ValueError, end="halt") == "end must be reconnect or stop (got 'halt')"
+
+
+def test_done_is_made_a_block() -> None:
+    assert Options().done_block == b""
+    assert Options(done="[DONE]").done_block == b"data: [DONE]\n\n"
+    assert Options(done=[1], json=lambda _: "x").done_block == b"data: x\n\n"
+
+
+@pytest.mark.parametrize(("done", "error"), [(object(), TypeError), (b"data: x\n", ValueError)])
+def test_done_that_cannot_be_sent_is_refused(done: Any, error: type[Exception]) -> None:
+    message = refused(error, done=done)
+
+    assert message.startswith(f"done must be what a source may yield (got {done!r}): ")
+
+
 # Ages
 
 

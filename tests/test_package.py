@@ -27,6 +27,7 @@ FLOORS = [
     "parser",
     "_headers",
     "_request",
+    "_finish",
     "_item",
     "_options",
     "_servers",

@@ -4,6 +4,7 @@ The page in a real browser.
 A screenshot of it is written to the folder that the environment variable SCREENSHOTS names.
 """
 
+import json
 import os
 import textwrap
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ POINTS = "Number(document.querySelector('.plot')?.dataset.points) >= 2"
 
 TARGET = r"""
     import anyio
-    from asgi_sse import Refused, ServerSentEvent
+    from asgi_sse import EventStream, Refused, ServerSentEvent
 
     async def mixed():
         yield ServerSentEvent("<b>bold</b>\nnext line", event="note", id="n-1")
@@ -44,6 +45,21 @@ TARGET = r"""
         for n in range(1000):
             yield {f"field {n % 100}": n}
         await anyio.sleep_forever()
+
+    async def three(request):
+        for n in range(1, 4):
+            yield ServerSentEvent(str(n), id=n)
+
+    finishing = EventStream(three, end="stop", retry=50)
+    seen = []
+
+    async def noted(scope, receive, send):
+        if scope.get("query_string") == b"seen":
+            await EventStream([seen])(scope, receive, send)
+            return
+        if scope["type"] == "http":
+            seen.append(dict(scope["headers"]).get(b"last-event-id", b"").decode())
+        await finishing(scope, receive, send)
 
     async def once(request):
         asked = request.query.get("lastEventId")
@@ -283,3 +299,35 @@ def test_what_one_page_of_a_hub_publishes_the_other_shows(
         assert one.evaluate("document.querySelectorAll('li').length") == 3
         for page in (one, other, stranger):
             page.close()
+
+
+def test_browser_of_a_stream_that_is_finished_comes_back_once(
+    chromium: Chromium, folder: Path
+) -> None:
+    with start("served:noted", cwd=folder) as program:
+        page = chromium.open(program.url)
+        page.evaluate(
+            """new Promise((resolve) => {
+                window.got = [];
+                window.stream = new EventSource("/events");
+                stream.addEventListener("message", (event) => got.push(event.data));
+                stream.addEventListener("error", () => {
+                    got.push(stream.readyState);
+                    if (stream.readyState === EventSource.CLOSED) resolve();
+                });
+            })"""
+        )
+        page.wait_for("document.documentElement.dataset.state === 'closed'")
+
+        # From CONNECTING to CLOSED; and no empty event for the last ID.
+        assert page.evaluate("got") == ["1", "2", "3", 0, 2]
+        assert page.problems == []
+        page.close()
+        # The page has one of its own, which does the same.
+        answer = httpx.get(f"{program.url}events?seen").text
+        assert sorted(json.loads(answer.split("data: ")[1])) == [
+            "",
+            "",
+            "asgi-sse-finished:3",
+            "asgi-sse-finished:3",
+        ]
