@@ -3,6 +3,7 @@ Server-sent events for every ASGI server and framework.
 """
 
 from ._event import ServerSentEvent
+from ._limiter import Limiter
 from ._request import Refused, Request
 from ._shutdown import close_streams, drain
 from ._stream import EventStream, event_stream
@@ -14,6 +15,7 @@ __all__ = [
     "Broker",
     "Channel",
     "EventStream",
+    "Limiter",
     "Refused",
     "Request",
     "ServerSentEvent",

@@ -15,6 +15,8 @@ from ._event import ServerSentEvent
 from ._headers import RawHeader, stream_header
 from ._item import encode_item
 from ._json import encode_json
+from ._limiter import Limiter
+from ._origins import AllowOrigins, Origins
 from ._request import Request
 
 #: What ended a stream.
@@ -33,6 +35,9 @@ Reason = Literal[
 
 #: Tells whether a client may still read; an event ends its stream, as ``False`` does.
 Revalidate = Callable[[Request], Awaitable[bool | ServerSentEvent] | bool | ServerSentEvent]
+
+#: What is called with a scope, ``receive`` and ``send``, of whatever framework's types.
+ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 #: The last event of a stream that is closed from this side, or what returns it.
 Farewell = ServerSentEvent | Callable[[Request], ServerSentEvent | None] | None
@@ -95,6 +100,11 @@ class OptionTypes(TypedDict, total=False):
     headers: Mapping[str, str | None] | None
     status: int
     methods: Collection[str]
+    accept: Literal["any", "strict"]
+    fallback: ASGIApp | None
+    allow_origins: AllowOrigins
+    allow_credentials: bool
+    limit: Limiter | None
     retry: int | None
     json: Callable[[Any], str | bytes]
     on_error: Callable[[Exception], ServerSentEvent | None] | None
@@ -169,6 +179,14 @@ class Options:
             removes a default.
         status: The response's HTTP status, 200 to 299.
         methods: The HTTP methods that are answered. HEAD comes with GET.
+        accept: ``"strict"`` answers 406 to clients that accept no event stream.
+        fallback: The ASGI application for clients that do not ask for an event
+            stream by its name, or prefer something else.
+        allow_origins: The other origins whose pages may read the stream:
+            ``"*"`` for all, or a function that is given one and tells. They may
+            send what headers they like, and use the *methods*.
+        allow_credentials: Whether they may do so with cookies.
+        limit: A :class:`Limiter`, which turns away who is one too many.
         retry: The client's reconnection time in milliseconds, sent at the start.
         json: Makes text of an item that is neither text, event nor bytes.
         on_error: Called with what the source raised; the event that it returns
@@ -202,6 +220,11 @@ class Options:
     headers: Mapping[str, str | None] | None = None
     status: int = 200
     methods: Collection[str] = ("GET",)
+    accept: Literal["any", "strict"] = "any"
+    fallback: ASGIApp | None = None
+    allow_origins: AllowOrigins = ()
+    allow_credentials: bool = False
+    limit: Limiter | None = None
     retry: int | None = None
     json: Callable[[Any], str | bytes] = encode_json
     on_error: Callable[[Exception], ServerSentEvent | None] | None = None
@@ -213,6 +236,8 @@ class Options:
     done_block: bytes = field(init=False)
     #: The response headers as ASGI wants them.
     raw_headers: tuple[RawHeader, ...] = field(init=False)
+    #: Which other origins may read it, if any.
+    origins: Origins | None = field(init=False)
     #: Makes bytes of whatever the source yields, instead of what the core does.
     encode: Callable[[Any], bytes] | None = field(init=False, default=None)
 
@@ -242,10 +267,14 @@ class Options:
         _check_int("status", self.status, 200, 299)
         if self.status in (204, 205):
             raise ValueError(f"status must be one that has a body (got {self.status})")
-        for name in ("json", "on_error", "on_close", "revalidate"):
+        for name in ("json", "on_error", "on_close", "fallback", "revalidate"):
             value = getattr(self, name)
             if not callable(value) and (value is not None or name == "json"):
                 raise TypeError(f"{name} must be callable (got {value!r})")
+        if self.accept not in ("any", "strict"):
+            raise ValueError(f"accept must be any or strict (got {self.accept!r})")
+        if self.limit is not None and not isinstance(self.limit, Limiter):
+            raise TypeError(f"limit must be a Limiter (got {self.limit!r})")
         event = self.keep_alive_event
         if not (event is None or isinstance(event, ServerSentEvent) or callable(event)):
             raise TypeError(
@@ -254,6 +283,10 @@ class Options:
         # The dataclass is frozen; these are what __init__ makes of the arguments.
         object.__setattr__(self, "methods", _methods(self.methods))
         object.__setattr__(self, "raw_headers", _raw_headers(self.headers))
+        origins = Origins(
+            self.allow_origins, credentials=self.allow_credentials, methods=self.methods
+        )
+        object.__setattr__(self, "origins", origins if self.allow_origins else None)
         # With a reconnection time no blank line: several clients dispatch it as an event.
         retry = self.retry
         rest = b"\n" if retry is None else ServerSentEvent(retry=retry).encode()

@@ -10,9 +10,10 @@ from anyio import move_on_after
 
 from ._body import LATEST
 from ._request import Refused
+from ._servers import breaks_on_a_late_body
 
 if TYPE_CHECKING:
-    from asgiref.typing import ASGIReceiveCallable, ASGISendCallable
+    from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
 
 async def discard_body(receive: ASGIReceiveCallable) -> None:
@@ -25,11 +26,23 @@ async def discard_body(receive: ASGIReceiveCallable) -> None:
             message = await receive()
 
 
-async def respond(send: ASGISendCallable, refused: Refused) -> None:
+async def refuse(
+    scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable, refused: Refused
+) -> None:
+    """
+    Answer a request of which nothing has been read.
+    """
+    if breaks_on_a_late_body(scope):
+        await discard_body(receive)
+    await respond(send, refused, head=scope["method"] == "HEAD")
+
+
+async def respond(send: ASGISendCallable, refused: Refused, *, head: bool = False) -> None:
     """
     Answer with a status and a line of text instead of a stream.
     """
-    body = refused.detail.encode()
+    # Some servers send what comes after the headers, in answer to HEAD too.
+    body = b"" if head else refused.detail.encode()
     headers = [(b"content-type", b"text/plain; charset=utf-8")] if body else []
     # RFC 9110, 8.6: a 204 or 304 must not have a length.
     if refused.status not in (204, 304):

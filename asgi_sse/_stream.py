@@ -6,13 +6,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
+from ._door import Door
 from ._options import Options, OptionTypes
-from ._refusal import discard_body, respond
-from ._request import Refused
 from ._response import Response
-from ._servers import breaks_on_a_late_body
 from ._shutdown import current_open_streams
 from ._source import Source
 
@@ -54,10 +52,7 @@ class EventStream:
     def __init__(self, source: Any, **options: Unpack[OptionTypes]) -> None:
         self._source = Source(source)
         self._options = Options(**options)
-        methods = self._options.methods
-        self._allow = ", ".join(
-            (*methods, "HEAD") if "GET" in methods and "HEAD" not in methods else methods
-        )
+        self._door = Door(self._options)
 
     def __repr__(self) -> str:
         return f"<EventStream {self._source.name}>"
@@ -84,11 +79,7 @@ class EventStream:
         """
         kind = scope["type"]
         if kind == "http":
-            await self._http(
-                cast("HTTPScope", scope),
-                cast("ASGIReceiveCallable", receive),
-                cast("ASGISendCallable", send),
-            )
+            await self._door.enter(self._stream, scope, receive, send)
         elif kind == "lifespan":
             await self._lifespan(receive, send)
         elif kind == "websocket":
@@ -110,29 +101,21 @@ class EventStream:
             streams.end_lifespan()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _http(
+    async def _stream(
         self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
-        method = scope["method"]
-        methods = self._options.methods
-        if method in methods and method != "HEAD":
+        if scope["method"] != "HEAD":
             await Response(self._source, self._options, scope, receive, send).run()
-        elif method == "HEAD" and ("GET" in methods or "HEAD" in methods):
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": self._options.status,
-                    "headers": list(self._options.raw_headers),
-                    "trailers": False,
-                }
-            )
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-        else:
-            # Some servers send what comes after the headers, in answer to HEAD too.
-            detail = "" if method == "HEAD" else f"Only {self._allow} are answered here."
-            if breaks_on_a_late_body(scope):
-                await discard_body(receive)
-            await respond(send, Refused(405, detail, {"Allow": self._allow}))
+            return
+        await send(
+            {
+                "type": "http.response.start",
+                "status": self._options.status,
+                "headers": list(self._options.raw_headers),
+                "trailers": False,
+            }
+        )
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 @overload

@@ -1,0 +1,148 @@
+"""
+What is decided about a request before its stream opens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, cast
+
+from ._accept import (
+    EVENT_STREAM,
+    asks_for_event_stream,
+    is_event_source,
+    quality_of_event_stream,
+    values,
+)
+from ._headers import RawHeader, add_vary
+from ._limiter import Limiter
+from ._options import ASGIApp, Options
+from ._origins import is_preflight
+from ._refusal import refuse
+from ._request import Refused, Request
+
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+
+class Door:
+    """
+    What stands before an ASGI application that streams.
+
+    What is asked first stands first:
+
+    - whether another origin may come: a preflight is answered here;
+    - the media type: who wants another gets the fallback, or 406;
+    - the method: another one gets 405;
+    - the limit: one too many gets 503 or 429, or is to come again later.
+
+    Everything but what the fallback answers says which origins may read it.
+
+    Args:
+        options: What is asked for.
+        routed: Whether a framework has looked at the method already.
+
+    """
+
+    def __init__(self, options: Options, *, routed: bool = False) -> None:
+        self._options = options
+        methods = tuple(options.methods)
+        if "GET" in methods and "HEAD" not in methods:
+            methods = (*methods, "HEAD")
+        self._methods = None if routed else methods
+        self._vary = []
+        if options.accept == "strict" or options.fallback is not None:
+            self._vary.append("Accept")
+        if options.origins is not None and options.origins.varies:
+            self._vary.append("Origin")
+
+    async def enter(self, app: ASGIApp, scope: Any, receive: Receive, send: Send) -> None:
+        """
+        Answer an HTTP request, or let it through to an application.
+
+        Raises:
+            BaseException: What the application raises, or a function that is an option.
+
+        """
+        options = self._options
+        headers = scope["headers"]
+        preflight = options.origins is not None and is_preflight(scope["method"], headers)
+        if options.fallback is not None and not (
+            preflight or asks_for_event_stream(values(headers, b"accept"))
+        ):
+            await options.fallback(scope, receive, _with_headers(send, [], ["Accept"]))
+            return
+        if options.origins is not None or self._vary:
+            added = [] if options.origins is None else options.origins.headers(headers)
+            send = _with_headers(send, added, self._vary)
+        refused = self._refuse(scope["method"], headers)
+        if refused is not None:
+            await refuse(scope, receive, send, refused)
+        elif options.limit is None or scope["method"] == "HEAD":
+            await app(scope, receive, send)
+        else:
+            await self._limit(options.limit, app, scope, receive, send)
+
+    def _refuse(self, method: str, headers: Iterable[RawHeader]) -> Refused | None:
+        """
+        Return the answer to what asks for no stream, or for none that there is.
+        """
+        options = self._options
+        if options.origins is not None and is_preflight(method, headers):
+            return options.origins.answer_preflight(headers)
+        strict = options.accept == "strict"
+        if strict and not quality_of_event_stream(values(headers, b"accept")):
+            return Refused(406, f"This is {EVENT_STREAM}, and nothing else.")
+        if self._methods is not None and method not in self._methods:
+            allow = ", ".join(self._methods)
+            return Refused(405, f"Only {allow} are answered here.", {"Allow": allow})
+        return None
+
+    async def _limit(
+        self, limit: Limiter, app: ASGIApp, scope: Any, receive: Receive, send: Send
+    ) -> None:
+        try:
+            key = await limit.key(Request(scope, cast("Any", _Outside())))
+        except Refused as refused:
+            await refuse(scope, receive, send, refused)
+            return
+        refusal = limit.enter(key)
+        if refusal is None:
+            try:
+                await app(scope, receive, send)
+            finally:
+                limit.leave(key)
+        elif is_event_source(scope["headers"]):
+            # On anything but 200 it would never come again.
+            headers = {"Content-Type": EVENT_STREAM, "Cache-Control": "no-store"}
+            text = f":\nretry: {limit.reconnection_time()}\n\n"
+            await refuse(scope, receive, send, Refused(200, text, headers))
+        else:
+            await refuse(scope, receive, send, refusal)
+
+
+def _with_headers(send: Send, added: list[RawHeader], vary: list[str]) -> Send:
+    """
+    Return a ``send`` that puts headers over those of the response.
+    """
+    names = {name for name, _ in added}
+
+    async def send_with_headers(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            headers = [pair for pair in message["headers"] if pair[0].lower() not in names]
+            headers += added
+            for name in vary:
+                headers = add_vary(headers, name)
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return send_with_headers
+
+
+class _Outside:
+    """
+    What a request cannot tell before it is let through.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"{name} is known only once the stream may open")
