@@ -1,5 +1,5 @@
 """
-What a client accepts, by RFC 9110: media types.
+What a client accepts, by RFC 9110: media types and content codings.
 """
 
 from __future__ import annotations
@@ -55,6 +55,26 @@ def asks_for_event_stream(accept: str | None) -> bool:
     ranges = _parse(accept or "")
     named = [q for kind, parameters, q in ranges if _specificity(kind, parameters) >= 2]
     return max(named, default=0.0) >= max((q for _, _, q in ranges), default=0.0) > 0
+
+
+def choose_coding(accept_encoding: str | None, offered: Iterable[str]) -> str | None:
+    """
+    Return the coding that is most welcome, of equals the first that is offered.
+
+    ``None``: send it as it is. So it is without the header, which by 12.5.3
+    would accept everything: who says nothing often cannot decode anything.
+    """
+    qualities: dict[str, float] = {}
+    for name, _, q in _parse(accept_encoding or ""):
+        # 8.4.1: "x-gzip" is the same.
+        qualities.setdefault(name.removeprefix("x-"), q)
+    others = qualities.get("*", 0.0)
+    best, most = None, 0.0
+    for name in offered:
+        q = qualities.get(name, others)
+        if q > most:
+            best, most = name, q
+    return best if most >= qualities.get("identity", 0.0) else None
 
 
 def is_event_source(headers: Iterable[tuple[bytes, bytes]]) -> bool:

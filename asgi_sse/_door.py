@@ -10,10 +10,12 @@ from typing import Any, cast
 from ._accept import (
     EVENT_STREAM,
     asks_for_event_stream,
+    choose_coding,
     is_event_source,
     quality_of_event_stream,
     values,
 )
+from ._compress import Send, compressing
 from ._headers import RawHeader, add_vary
 from ._limiter import Limiter
 from ._options import ASGIApp, Options
@@ -22,7 +24,6 @@ from ._refusal import refuse
 from ._request import Refused, Request
 
 Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
 
 
 class Door:
@@ -36,7 +37,8 @@ class Door:
     - the method: another one gets 405;
     - the limit: one too many gets 503 or 429, or is to come again later.
 
-    Everything but what the fallback answers says which origins may read it.
+    Whoever gets through has his stream compressed, if he likes. Everything but
+    what the fallback answers says which origins may read it.
 
     Args:
         options: What is asked for.
@@ -79,7 +81,7 @@ class Door:
         if refused is not None:
             await refuse(scope, receive, send, refused)
         elif options.limit is None or scope["method"] == "HEAD":
-            await app(scope, receive, send)
+            await self._let_through(app, scope, receive, send)
         else:
             await self._limit(options.limit, app, scope, receive, send)
 
@@ -109,7 +111,7 @@ class Door:
         refusal = limit.enter(key)
         if refusal is None:
             try:
-                await app(scope, receive, send)
+                await self._let_through(app, scope, receive, send)
             finally:
                 limit.leave(key)
         elif is_event_source(scope["headers"]):
@@ -119,6 +121,13 @@ class Door:
             await refuse(scope, receive, send, Refused(200, text, headers))
         else:
             await refuse(scope, receive, send, refusal)
+
+    async def _let_through(self, app: ASGIApp, scope: Any, receive: Receive, send: Send) -> None:
+        codings = self._options.codings
+        if codings:
+            coding = choose_coding(values(scope["headers"], b"accept-encoding"), codings)
+            send = compressing(send, coding, head=scope["method"] == "HEAD")
+        await app(scope, receive, send)
 
 
 def _with_headers(send: Send, added: list[RawHeader], vary: list[str]) -> Send:

@@ -11,6 +11,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
+from ._compress import Compress, choose_compressors
 from ._event import ServerSentEvent
 from ._headers import RawHeader, stream_header
 from ._item import encode_item
@@ -105,6 +106,7 @@ class OptionTypes(TypedDict, total=False):
     allow_origins: AllowOrigins
     allow_credentials: bool
     limit: Limiter | None
+    compress: Compress
     retry: int | None
     json: Callable[[Any], str | bytes]
     on_error: Callable[[Exception], ServerSentEvent | None] | None
@@ -187,6 +189,8 @@ class Options:
             send what headers they like, and use the *methods*.
         allow_credentials: Whether they may do so with cookies.
         limit: A :class:`Limiter`, which turns away who is one too many.
+        compress: ``True`` compresses for clients that accept it; or name the
+            codings, the best first: ``zstd``, ``gzip``, ``br``. No event is held back.
         retry: The client's reconnection time in milliseconds, sent at the start.
         json: Makes text of an item that is neither text, event nor bytes.
         on_error: Called with what the source raised; the event that it returns
@@ -197,6 +201,7 @@ class Options:
     Raises:
         TypeError: An option is of another type, or there is no option of this name.
         ValueError: An option has a value that makes no sense.
+        ImportError: A coding needs a package that is not installed.
 
     """
 
@@ -225,6 +230,7 @@ class Options:
     allow_origins: AllowOrigins = ()
     allow_credentials: bool = False
     limit: Limiter | None = None
+    compress: Compress = False
     retry: int | None = None
     json: Callable[[Any], str | bytes] = encode_json
     on_error: Callable[[Exception], ServerSentEvent | None] | None = None
@@ -238,6 +244,8 @@ class Options:
     raw_headers: tuple[RawHeader, ...] = field(init=False)
     #: Which other origins may read it, if any.
     origins: Origins | None = field(init=False)
+    #: The codings that it may have, the best first.
+    codings: tuple[str, ...] = field(init=False)
     #: Makes bytes of whatever the source yields, instead of what the core does.
     encode: Callable[[Any], bytes] | None = field(init=False, default=None)
 
@@ -283,6 +291,7 @@ class Options:
         # The dataclass is frozen; these are what __init__ makes of the arguments.
         object.__setattr__(self, "methods", _methods(self.methods))
         object.__setattr__(self, "raw_headers", _raw_headers(self.headers))
+        object.__setattr__(self, "codings", choose_compressors(self.compress))
         origins = Origins(
             self.allow_origins, credentials=self.allow_credentials, methods=self.methods
         )

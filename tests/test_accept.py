@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from asgi_sse._accept import (
     asks_for_event_stream,
+    choose_coding,
     is_event_source,
     quality_of_event_stream,
     values,
@@ -66,9 +67,42 @@ def test_media_type(accept: str | None, quality: float, asks: bool) -> None:
     assert asks_for_event_stream(accept) is asks
 
 
+ALL = ("zstd", "br", "gzip")
+
+
+@pytest.mark.parametrize(
+    ("accept_encoding", "offered", "coding"),
+    [
+        pytest.param(None, ALL, None, id="no-header"),
+        pytest.param("", ALL, None, id="empty"),
+        pytest.param("gzip, deflate, br, zstd", ALL, "zstd", id="chromium"),
+        pytest.param("gzip, deflate, br, zstd", ("gzip", "zstd"), "gzip", id="our-order"),
+        pytest.param("gzip, deflate", ALL, "gzip", id="plain-http"),
+        pytest.param("deflate", ALL, None, id="none-of-ours"),
+        pytest.param("gzip", (), None, id="none-offered"),
+        pytest.param("GZip", ALL, "gzip", id="any-case"),
+        pytest.param("x-gzip", ALL, "gzip", id="old-name"),
+        pytest.param("gzip;q=1, br;q=0.9, zstd;q=0.8", ALL, "gzip", id="quality-before-order"),
+        pytest.param("br;q=0.5, zstd;q=0.5", ("br", "zstd"), "br", id="equals"),
+        pytest.param("gzip;q=0", ALL, None, id="refused"),
+        pytest.param("*", ALL, "zstd", id="anything"),
+        pytest.param("*;q=0.5, zstd;q=0", ALL, "br", id="anything-but"),
+        pytest.param("*;q=0", ALL, None, id="nothing"),
+        pytest.param("identity", ALL, None, id="as-it-is"),
+        pytest.param("identity, gzip;q=0.5", ALL, None, id="rather-as-it-is"),
+        pytest.param("identity;q=0.5, gzip", ALL, "gzip", id="rather-compressed"),
+        pytest.param("identity;q=0, deflate", ALL, None, id="what-there-is"),
+        pytest.param("gzip;q=0, gzip", ALL, None, id="first-word-counts"),
+    ],
+)
+def test_coding(accept_encoding: str | None, offered: tuple[str, ...], coding: str | None) -> None:
+    assert choose_coding(accept_encoding, offered) == coding
+
+
 @given(headers)
 def test_garbage_never_raises(text: str) -> None:
     assert 0 <= quality_of_event_stream(text) <= 1
+    assert choose_coding(text, ALL) in (None, *ALL)
     assert asks_for_event_stream(text) in (False, True)
 
 

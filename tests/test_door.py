@@ -130,21 +130,24 @@ async def test_all_of_it_at_once() -> None:
         fallback=page,
         allow_origins=[SHOP],
         limit=Limiter(1),
+        compress=["gzip"],
     )
-    headers = {"Origin": SHOP}
+    headers = {"Origin": SHOP, "Accept-Encoding": "gzip"}
     async with connect(app, headers=headers) as stream:
         await stream.wait_closed()
 
-        assert stream.headers["vary"] == "Accept, Origin"
+        assert stream.headers["vary"] == "Accept-Encoding, Accept, Origin"
+        assert stream.headers["content-encoding"] == "gzip"
         assert stream.headers["access-control-allow-origin"] == SHOP
 
 
 async def test_who_is_turned_away_may_read_why() -> None:
-    app = EventStream(source, allow_origins=[SHOP], limit=Limiter(0))
-    headers = {"Origin": SHOP}
+    app = EventStream(source, allow_origins=[SHOP], limit=Limiter(0), compress=["gzip"])
+    headers = {"Origin": SHOP, "Accept-Encoding": "gzip"}
     async with connect(app, headers=headers) as stream:
         assert stream.headers["access-control-allow-origin"] == SHOP
         assert b"retry: " in await stream.read()
+        assert "content-encoding" not in stream.headers
 
 
 async def test_a_framework_has_chosen_by_the_method() -> None:

@@ -29,6 +29,7 @@ FLOORS = [
     "_request",
     "_finish",
     "_accept",
+    "_compress",
     "_origins",
     "_limiter",
     "_item",
