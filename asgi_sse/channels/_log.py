@@ -117,6 +117,9 @@ class Log:
             The number of events, their bytes, and the position after them.
 
         """
+        # Not joined: every reader asks so between two who want the same.
+        if position == self.end:
+            return 0, b"", position
         if self._joined_for != (position, self.end):
             self._joined_for = position, self.end
             self._joined = self._join(position, limit)
