@@ -75,6 +75,8 @@ class Channel:
         # How many events may be published in one go: enough for a send to carry many, and
         # too few for anybody to fall behind.
         self._burst = max(1, min(_BURST, history // 2))
+        # How many there were when others than the publisher last had a turn: long ago.
+        self._turn_at = -self._burst
         self._max_age = max_age
         self._key = key
         self._token: EventLoopToken | None = None
@@ -114,8 +116,13 @@ class Channel:
         """
         # A publisher that does nothing else has to let the subscribers have their turn, before
         # they fall behind; but what is published in one go they are to get in one go.
-        if self._fanout.log.end % self._burst == 0:
+        end = self._fanout.log.end
+        if self._fanout.waiting:
+            # They have had it since the last event.
+            self._turn_at = end
+        elif end - self._turn_at >= self._burst:
             await checkpoint()
+            self._turn_at = end
         return self.publish_nowait(item, event=event, id=id, key=key)
 
     def publish_nowait(
