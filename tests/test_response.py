@@ -321,6 +321,27 @@ async def test_a_source_that_never_waits_lets_others_have_their_turn(
     assert closed
 
 
+async def test_a_source_that_computes_for_long_is_soon_interrupted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = 0.0
+    monkeypatch.setattr("asgi_sse._pump.monotonic", lambda: clock)
+
+    async def source() -> AsyncIterator[str]:
+        nonlocal clock
+        for n in range(1000):
+            # Fast at first.
+            clock += 0.001 if n >= 900 else 0.0
+            yield ""
+
+    async with connect(EventStream(source)) as stream:
+        await stream.wait_closed()
+    counts = [chunk.count(b"data:") for _, chunk in stream.chunks]
+
+    assert counts[0] <= 920
+    assert max(counts[1:]) <= 10
+
+
 # What cannot be sent.
 
 
