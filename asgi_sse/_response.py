@@ -801,11 +801,14 @@ class Response:
         """
         Wait until nothing is left of the source and the listener, but not for ever.
         """
-        cancelled_at = self._pump.cancelled_at
-        spent = 0.0 if cancelled_at is None else self._runtime.now() - cancelled_at
-        with move_on_after(self._options.cleanup_timeout - spent):
-            while not (self._source_over and self._listener_over):
-                await self._work.wait()
+        # Where nothing is awaited any more, they are over after it, and need no timeout.
+        await self._runtime.turn()
+        if not (self._source_over and self._listener_over):
+            cancelled_at = self._pump.cancelled_at
+            spent = 0.0 if cancelled_at is None else self._runtime.now() - cancelled_at
+            with move_on_after(self._options.cleanup_timeout - spent):
+                while not (self._source_over and self._listener_over):
+                    await self._work.wait()
         await self._cut(self._listener, lambda: self._listener_over)
         if await self._cut(self._pump.task, lambda: self._source_over):
             while not self._driver_over:
