@@ -29,6 +29,7 @@ from ._servers import (
     abort,
     breaks_on_a_late_body,
     breaks_when_raised,
+    forgets_an_empty_end,
     hangs_when_truncated,
     waits_when_cancelled,
 )
@@ -508,12 +509,16 @@ class Response:
         Return the last event of a stream that is closed from this side, as bytes.
         """
         farewell = self._farewell
+        body = b""
         try:
             event = farewell(self.request) if callable(farewell) else farewell
-            return b"" if event is None else encode_event("farewell", event)
+            if event is not None:
+                body = encode_event("farewell", event)
         except Exception:
             logger.exception("farewell of %s raised", self._source.name)
-            return b""
+        if not body and self._closing is not None and forgets_an_empty_end(self._scope):
+            body = b":\n"
+        return body
 
     def _last_event(self, error: BaseException) -> bytes:
         """

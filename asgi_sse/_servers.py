@@ -50,6 +50,17 @@ def waits_when_cancelled(scope: Mapping[str, Any]) -> bool:
     return _is_daphne(scope)
 
 
+def forgets_an_empty_end(scope: Mapping[str, Any]) -> bool:
+    """
+    Whether the end of a response gets lost when the server stops, if nothing comes with it.
+
+    hypercorn closes an HTTP/2 connection as soon as the last of its responses
+    is over, and that waits only for what the responses had to send, not for
+    their ends to be sent.
+    """
+    return _is_hypercorn_http2(scope)
+
+
 def breaks_on_a_late_body(scope: Mapping[str, Any]) -> bool:
     """
     Whether the response must not end before all of the request has come.

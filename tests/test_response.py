@@ -899,6 +899,18 @@ async def test_a_request_that_comes_too_late_gets_a_farewell() -> None:
         await app(http_scope(), Server().receive, send)
 
 
+async def test_over_http2_hypercorn_gets_something_to_end_with() -> None:
+    scope = http_scope(extensions={"http.response.push": {}})
+    server = Server()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.call, EventStream(forever, farewell=None), scope)
+        await anyio.sleep(1)
+        await drain()
+
+    assert server.sent[-1]["body"] == b":\n"
+    assert not server.sent[-1]["more_body"]
+
+
 async def test_a_farewell_that_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     def farewell(request: Request) -> ServerSentEvent:
         raise Boom

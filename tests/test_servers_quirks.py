@@ -72,6 +72,11 @@ def test_hypercorn_leaves_http2_clients_waiting() -> None:
     assert _servers.hangs_when_truncated({**scope, "extensions": {"http.response.push": {}}})
 
 
+def test_hypercorn_needs_something_to_end_with_over_http2() -> None:
+    assert _servers.forgets_an_empty_end({"extensions": {"http.response.push": {}}})
+    assert not _servers.forgets_an_empty_end({"extensions": {}})
+
+
 def test_hypercorn_must_have_a_whole_request_over_http2() -> None:
     extensions: dict[str, Any] = {"http.response.push": {}}
 
