@@ -569,7 +569,8 @@ class Response:
             grace = options.shutdown_grace if finish or self._asked else 0.0
             self._close("shutdown", options.farewell, grace=grace, strict=True)
             try:
-                with CancelScope(shield=True):
+                # Middleware that was cancelled too may take nothing any more.
+                with CancelScope(shield=True) as self._writing:
                     await self._write()
                     await sleep(_DELIVERY)
             except Exception as exc:

@@ -2021,6 +2021,32 @@ async def test_what_send_raises_while_daphne_stops_is_nobodys_concern(
     assert [end.reason for end in ends] == ["shutdown"]
 
 
+async def test_while_daphne_stops_middleware_may_take_nothing_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Starlette's BaseHTTPMiddleware is cancelled too, and waits for the stream to end.
+    """
+    monkeypatch.setitem(sys.modules, "daphne.server", ModuleType("daphne.server"))
+    ends: list[Closed] = []
+    server = Server()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def stalling(message: Any) -> None:
+            await (anyio.sleep_forever() if stopping else send(message))
+
+        await EventStream(forever, on_close=ends.append)(scope, receive, stalling)
+
+    stopping = False
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.call, app, http_scope(asgi={"version": "3.0"}))
+        await anyio.sleep(1)
+        stopping = True
+        server.cancel()
+
+    assert [(closed.reason, closed.duration) for closed in ends] == [("shutdown", 2)]
+
+
 async def test_daphne_sees_an_exception_before_that(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "daphne.server", ModuleType("daphne.server"))
 
