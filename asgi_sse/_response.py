@@ -762,7 +762,7 @@ class Response:
             if self._strict:
                 # The client takes nothing. Otherwise there is the send timeout for that.
                 self._end(self._closing or "shutdown")
-                abort(self._send)
+                abort(self._scope, self._send, self._runtime)
             return math.inf
         return now + self._patience
 
@@ -873,7 +873,7 @@ class Response:
                 self._end("send_timeout")
                 if self._scope.get("http_version", "").startswith("1"):
                     # Other streams of the same connection may be well.
-                    abort(self._send)
+                    abort(self._scope, self._send, self._runtime)
                 return math.inf
         elif (
             options.keep_alive is not None

@@ -15,7 +15,7 @@ import math
 import sys
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import suppress
 from contextvars import copy_context
 from inspect import CORO_CREATED, getcoroutinestate
@@ -116,6 +116,12 @@ class Runtime(ABC):
     def abandon(self, task: Task) -> None:
         """
         Let the event loop end without a task that refuses to be cancelled.
+        """
+
+    @abstractmethod
+    def coroutines(self) -> Iterator[Any]:
+        """
+        Give what each task of the event loop runs, whoever has started it.
         """
 
     @abstractmethod
@@ -254,6 +260,10 @@ class _AsyncioRuntime(Runtime):
         self._asyncio._unregister_task(task.task)
         task.task._log_destroy_pending = False  # type: ignore[attr-defined]
 
+    def coroutines(self) -> Iterator[Any]:
+        # Not anyio.get_running_tasks(), which takes ten times as long.
+        return (task.get_coro() for task in self._asyncio.all_tasks())
+
     async def turn(self) -> None:
         # Tasks run in the order in which they became ready.
         await self._asyncio.sleep(0)
@@ -343,6 +353,14 @@ class _TrioRuntime(Runtime):
     def abandon(self, task: Task) -> None:
         assert isinstance(task, _TrioTask)
         task.abandon()
+
+    def coroutines(self) -> Iterator[Any]:
+        # It grows while it is walked through.
+        tasks: list[Any] = [self._trio.lowlevel.current_root_task()]
+        for task in tasks:
+            yield task.coro
+            for nursery in task.child_nurseries:
+                tasks += nursery.child_tasks
 
     async def turn(self) -> None:
         # A task that was spawned, or woken, runs in the next round, and the order

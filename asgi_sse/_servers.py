@@ -8,15 +8,32 @@ What servers do that the ASGI specification does not say.
 from __future__ import annotations
 
 import functools
+import itertools
+import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from types import CellType, FunctionType, MethodType, ModuleType
+from types import CellType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
+
+from ._runtime import Runtime
+
+logger = logging.getLogger("asgi_sse")
 
 # Through the wrappers of Starlette, its GZip and session middleware and two
 # BaseHTTPMiddlewares it takes 23 steps; and no time worth mentioning.
 _MOST_STEPS = 64
+
+# Those with objects that know of a stop, or of a connection.
+_SERVERS = {"gunicorn", "hypercorn", "uvicorn"}
+
+# Where they run, and what the object is called there that knows of a stop.
+_RUNNERS = {
+    "gunicorn.workers.gasgi": "self",
+    "hypercorn.asyncio.run": "context",
+    "hypercorn.trio.run": "context",
+    "uvicorn.server": "self",
+}
 
 
 def hangs_when_truncated(scope: Mapping[str, Any]) -> bool:
@@ -95,20 +112,23 @@ class Stop:
     wait: Callable[[], Awaitable[None]] | None = None
 
 
-def find_stops(send: Callable[..., Any]) -> list[Stop]:
+def find_stops(send: Callable[..., Any], runtime: Runtime) -> list[Stop]:
     """
     Return how to learn that the server behind *send* is stopping, if it can be learnt.
 
     hypercorn's workers get no signal by default, and uvicorn and gunicorn also
-    stop for other reasons than a signal.
+    stop for other reasons than a signal. There are several if the event loop
+    has several servers, and it cannot be told which of them it is.
     """
     context = find_hypercorn(send)
     if context is not None:
         return [Stop(context.terminated.is_set, context.terminated.wait)]
     stops = []
-    for runner in {id(runner): runner for runner in _find_in_tasks()}.values():
-        # Its lifespan has a "should_exit" as well.
-        if _is_from("uvicorn", runner) and hasattr(runner, "server_state"):
+    for runner in _find_runners(runtime):
+        # It is looked at what they have, because one of tomorrow may have it no more.
+        if _is_from("hypercorn", runner) and hasattr(runner, "terminated"):
+            stops.append(Stop(runner.terminated.is_set, runner.terminated.wait))
+        elif _is_from("uvicorn", runner) and hasattr(runner, "should_exit"):
             if _serves(runner, send):
                 # A method, for it to be equal to others of the same server.
                 stops.append(Stop(MethodType(_uvicorn_stops, runner)))
@@ -132,27 +152,40 @@ def find_hypercorn(send: Callable[..., Any]) -> Any:
     return None
 
 
-def abort(send: Callable[..., Any]) -> None:
+def abort(scope: Mapping[str, Any], send: Callable[..., Any], runtime: Runtime) -> None:
     """
-    Cut the connection behind *send*, if it can be found, and what waits to be sent.
+    Cut the connection of a request, if it can be found, and what waits to be sent.
 
     ASGI can only end a response, and then servers wait, most of them for ever,
     until the client has taken what was sent before.
     """
-    for owner in owners(send):
-        module = type(owner).__module__
-        transport: Any = None
-        if module == "hypercorn.trio.tcp_server":
-            # With TLS it is the one within. Whoever waits for it is woken by an error.
-            getattr(owner.stream, "transport_stream", owner.stream).socket.close()
-            return
-        if module == "hypercorn.asyncio.tcp_server":
-            transport = owner.writer.transport
-        elif _is_from("uvicorn", owner) or _is_from("gunicorn", owner):
-            transport = getattr(owner, "transport", None)
-        if hasattr(transport, "abort"):
-            transport.abort()
-            return
+    try:
+        for owner in itertools.chain(owners(send), _find_hidden(scope, runtime)):
+            if _cut(owner):
+                return
+    except Exception:
+        # A server of tomorrow. Whoever calls this has other streams to look after.
+        logger.warning("The connection of a client cannot be cut", exc_info=True)
+
+
+def _cut(owner: Any) -> bool:
+    """
+    Cut a connection, if this is an object that has one.
+    """
+    module = type(owner).__module__
+    transport: Any = None
+    if module == "hypercorn.trio.tcp_server":
+        # With TLS it is the one within. Whoever waits for it is woken by an error.
+        getattr(owner.stream, "transport_stream", owner.stream).socket.close()
+        return True
+    if module == "hypercorn.asyncio.tcp_server":
+        transport = owner.writer.transport
+    elif _is_from("uvicorn", owner) or _is_from("gunicorn", owner):
+        transport = getattr(owner, "transport", None)
+    if hasattr(transport, "abort"):
+        transport.abort()
+        return True
+    return False
 
 
 def owners(function: Any, *, everywhere: bool = False) -> Iterator[Any]:
@@ -214,26 +247,52 @@ def _is_from(package: str, thing: object) -> bool:
     return any(base.__module__.partition(".")[0] == package for base in type(thing).__mro__)
 
 
-def _find_in_tasks() -> Iterator[Any]:
+def _find_runners(runtime: Runtime) -> Iterator[Any]:
     """
-    Give each object whose method one of the event loop's tasks runs.
+    Give what the servers of the event loop run by: each once.
     """
-    # Neither of them runs without asyncio; and in trio there is nobody to ask.
-    asyncio = sys.modules.get("asyncio")
-    if ("uvicorn" not in sys.modules and "gunicorn" not in sys.modules) or asyncio is None:
+    seen = set()
+    for module, frame in _frames(runtime):
+        name = _RUNNERS.get(module)
+        runner = frame.f_locals.get(name) if name else None
+        if runner is not None and id(runner) not in seen:
+            seen.add(id(runner))
+            yield runner
+
+
+def _find_hidden(scope: Mapping[str, Any], runtime: Runtime) -> Iterator[Any]:
+    """
+    Give the owners of the server's own ``send`` for a request, wherever it is.
+
+    Middleware may hide it: Starlette's BaseHTTPMiddleware puts a stream of
+    anyio's in between, the other end of which is in the server's task.
+    """
+    for _, frame in _frames(runtime):
+        here = frame.f_locals
+        this = here.get("self")
+        theirs = here.get("scope", getattr(this, "scope", None))
+        # Ours may be a copy, and the client's address another, as a proxy has told it. But
+        # who copies a scope leaves the headers as they are.
+        if isinstance(theirs, dict) and theirs.get("headers") is scope["headers"]:
+            yield from owners(here.get("send", this))
+
+
+def _frames(runtime: Runtime) -> Iterator[tuple[str, FrameType]]:
+    """
+    Give the frames of servers in the event loop's tasks, each with its module's name.
+    """
+    if sys.modules.keys().isdisjoint(_SERVERS):
         return
-    try:
-        tasks = asyncio.all_tasks()
-    except RuntimeError:
-        return
-    for task in tasks:
-        coroutine = task.get_coro()
+    for coroutine in runtime.coroutines():
         for _ in range(_MOST_STEPS):
             frame = getattr(coroutine, "cr_frame", None)
             if frame is None:
                 break
-            if "self" in frame.f_locals:
-                yield frame.f_locals["self"]
+            module = frame.f_globals.get("__name__", "")
+            # Of nobody else's: to look at the variables of a frame can make them live
+            # longer than it.
+            if module.partition(".")[0] in _SERVERS:
+                yield module, frame
             coroutine = coroutine.cr_await
 
 

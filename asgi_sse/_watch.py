@@ -97,18 +97,19 @@ class Watcher:
         Whether the server behind *send* is stopping; ``None`` if it cannot be asked.
 
         From now on it is watched too. Its address is what it is known by, so
-        that it is looked for only once.
+        that it is looked for only once. If it may be one of several, all of
+        them are watched, and none can be asked.
         """
         if _is_switched_off():
             return None
         if address not in self._stops:
             self._stops[address] = self._find(send)
         stops = self._stops[address]
-        return any(stop.is_set() for stop in stops) if stops else None
+        return stops[0].is_set() if len(stops) == 1 else None
 
     def _find(self, send: Callable[..., Any]) -> list[Stop]:
         try:
-            stops = find_stops(send)
+            stops = find_stops(send, self._runtime)
         except Exception:
             # A server of tomorrow, or middleware that nobody has thought of.
             logger.warning("The server cannot be asked whether it stops", exc_info=True)

@@ -34,10 +34,10 @@ FLOORS = [
     "_limiter",
     "_item",
     "_options",
-    "_servers",
     "_runtime",
     "_body",
     "_refusal",
+    "_servers",
     "_source",
     "_term",
     "_revalidation",
@@ -58,7 +58,7 @@ FLOORS = [
     "__main__",
 ]
 # Up to here the standard library is enough.
-LAST_WITHOUT_ANYIO = "_servers"
+LAST_WITHOUT_ANYIO = "_options"
 # A file may import what carries its name, and this.
 GUESTS = {
     "_runtime": {"anyio", "trio"},

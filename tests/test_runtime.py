@@ -247,6 +247,34 @@ async def test_wait_may_be_cancelled_while_the_signal_is_being_given() -> None:
         group.cancel_scope.cancel()
 
 
+# coroutines()
+
+
+async def test_what_every_task_runs_is_known() -> None:
+    async def one() -> None:
+        await over.wait()
+
+    async def other() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(one)
+
+    over = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(other)
+        tasks.start_soon(one)
+        await anyio.sleep(1)
+        names = []
+        for coroutine in current_runtime().coroutines():
+            # anyio may have put one of its own around it.
+            while coroutine is not None:
+                names.append(getattr(coroutine, "__name__", ""))
+                coroutine = getattr(coroutine, "cr_await", None)
+        over.set()
+
+    assert names.count("one") == 2
+    assert names.count("other") == 1
+
+
 # turn()
 
 

@@ -2,19 +2,23 @@
 What is read off servers' own objects, with objects that look like theirs.
 """
 
-import asyncio
 import functools
 import itertools
+import logging
+import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from types import MethodType, ModuleType
 from typing import Any
 
+import anyio
 import pytest
 
 from asgi_sse import _servers
-from asgi_sse._servers import abort, find_hypercorn, find_stops, owners
+from asgi_sse._runtime import current_runtime
+from asgi_sse._servers import Stop, abort, find_hypercorn, find_stops, owners
 
 
 class Thing:
@@ -32,20 +36,6 @@ def make(module: str, **attributes: Any) -> Any:
     # Derived, because servers are subclassed.
     base = type("Base", (Thing,), {"__module__": module})
     return type("Derived", (base,), {"__module__": module})(**attributes)
-
-
-class Flag:
-    """
-    An event as hypercorn has it.
-    """
-
-    def __init__(self) -> None:
-        self.set = False
-
-    def is_set(self) -> bool:
-        return self.set
-
-    async def wait(self) -> None: ...
 
 
 @pytest.fixture
@@ -180,7 +170,25 @@ def test_the_walk_looks_everywhere_if_it_is_asked_to() -> None:
 # Learning of the stop.
 
 
-def test_hypercorn_says_it_itself() -> None:
+def find(send: Any) -> list[Stop]:
+    return find_stops(send, current_runtime())
+
+
+class Flag:
+    """
+    An event as hypercorn has it.
+    """
+
+    def __init__(self) -> None:
+        self.set = False
+
+    def is_set(self) -> bool:
+        return self.set
+
+    async def wait(self) -> None: ...
+
+
+async def test_hypercorn_says_it_itself() -> None:
     terminated = Flag()
     context = Thing(terminated=terminated)
     send = make("hypercorn.protocol.http_stream", context=context).send
@@ -189,8 +197,8 @@ def test_hypercorn_says_it_itself() -> None:
         await send(message)
 
     assert find_hypercorn(wrapped) is context
-    (stop,) = find_stops(wrapped)
-    (same,) = find_stops(send)
+    (stop,) = find(wrapped)
+    (same,) = find(send)
     assert stop == same
     assert stop.wait == terminated.wait
     assert not stop.is_set()
@@ -198,31 +206,98 @@ def test_hypercorn_says_it_itself() -> None:
     assert stop.is_set()
 
 
-def test_another_context_is_none_of_hypercorns() -> None:
+@pytest.mark.usefixtures("no_servers")
+async def test_another_context_is_none_of_hypercorns() -> None:
     assert find_hypercorn(make("other", context=Thing(terminated=Flag())).send) is None
     assert find_hypercorn(make("hypercorn.protocol", context=Thing()).send) is None
-    assert find_stops(Thing().send) == []
+    assert find(Thing().send) == []
 
 
-class Serving:
+# What servers run in their tasks, as far as it is looked at.
+CODE = """
+async def worker_serve(context, over):
+    await over.wait()
+
+async def _handle(scope, send, over):
+    await over.wait()
+
+class Server:
+    def __init__(self, **attributes):
+        self.__dict__.update(attributes)
+
+    async def serve(self, over):
+        await self._serve(over)
+
+    async def _serve(self, over):
+        await over.wait()
+
+    async def send(self, message): ...
+"""
+
+
+@pytest.fixture
+def no_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    A server that runs in a task of the event loop.
+    Let it look as if none had been imported.
+    """
+    for name in _servers._SERVERS:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+@pytest.fixture
+def load(no_servers: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """
+    Return what makes a module of a server's, as if it had been imported.
     """
 
-    def __init__(self) -> None:
-        self.over = asyncio.Event()
+    def load(name: str) -> Any:
+        package = name.partition(".")[0]
+        monkeypatch.setitem(sys.modules, package, ModuleType(package))
+        module = ModuleType(name)
+        exec(CODE, module.__dict__)  # noqa: S102 - our own, in a module of another name
+        return module
 
-    async def serve(self) -> None:
-        await self._serve()
-
-    async def _serve(self) -> None:
-        await self.over.wait()
+    return load
 
 
-def serving(module: str, **attributes: Any) -> Any:
-    server = type("Server", (Serving,), {"__module__": module})()
-    server.__dict__.update(attributes)
-    return server
+@asynccontextmanager
+async def running(*functions: Callable[..., Any]) -> AsyncIterator[None]:
+    """
+    Call each in a task of its own, until the block is over.
+    """
+    over = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        for function in functions:
+            tasks.start_soon(function, over)
+        await anyio.sleep(0.01)
+        yield
+        over.set()
+
+
+@pytest.mark.parametrize("worker", ["asyncio", "trio"])
+async def test_hypercorn_is_found_in_the_task_that_runs_it(
+    worker: str, load: Callable[[str], Any]
+) -> None:
+    """
+    Middleware may hide it: what is before a stream does not lead to what is after it.
+    """
+    module = load(f"hypercorn.{worker}.run")
+    terminated = Flag()
+    context = make(f"hypercorn.{worker}.worker_context", terminated=terminated)
+    unknown = make("hypercorn.of_tomorrow")
+    async with running(
+        functools.partial(module.worker_serve, context),
+        functools.partial(module.worker_serve, context),
+        functools.partial(module.worker_serve, unknown),
+        functools.partial(module.worker_serve, None),
+    ):
+        (stop,) = find(Thing().send)
+        assert stop.wait == terminated.wait
+        assert not stop.is_set()
+        terminated.set = True
+        assert stop.is_set()
+
+    assert find(Thing().send) == []
 
 
 class Socket:
@@ -233,116 +308,72 @@ class Socket:
         return self.serving
 
 
-on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
-
-
-@on_asyncio
-async def test_uvicorn_is_found_in_the_task_that_runs_it(loaded: Callable[[str], None]) -> None:
-    loaded("uvicorn")
+async def test_uvicorn_is_found_in_the_task_that_runs_it(load: Callable[[str], Any]) -> None:
     socket = Socket()
-    server = serving("uvicorn.server", should_exit=False, server_state=object())
-    # It has these as well, and is no server.
-    lifespan = serving("uvicorn.lifespan.on", should_exit=True)
-    tasks = [asyncio.create_task(each.serve()) for each in (lifespan, server)]
-    await asyncio.sleep(0)
+    server = load("uvicorn.server").Server(should_exit=False, server_state=object())
+    # It has this as well, and is no server.
+    lifespan = load("uvicorn.lifespan.on").Server(should_exit=True)
+    async with running(lifespan.serve, server.serve):
+        (stop,) = find(Thing().send)
+        assert [stop] == find(Thing().send)
+        assert stop.wait is None
+        # Its sockets come later than the lifespan.
+        assert not stop.is_set()
+        server.servers = [socket]
+        assert not stop.is_set()
+        # With --limit-max-requests there is no should_exit.
+        socket.serving = False
+        assert stop.is_set()
+        socket.serving = True
+        server.should_exit = True
+        assert stop.is_set()
 
-    (stop,) = find_stops(Thing().send)
-    assert [stop] == find_stops(Thing().send)
-    assert stop.wait is None
-    # Its sockets come later than the lifespan.
-    assert not stop.is_set()
-    server.servers = [socket]
-    assert not stop.is_set()
-    # With --limit-max-requests there is no should_exit.
-    socket.serving = False
-    assert stop.is_set()
-    socket.serving = True
-    server.should_exit = True
-    assert stop.is_set()
-
-    for each in (lifespan, server):
-        each.over.set()
-    await asyncio.gather(*tasks)
-    assert find_stops(Thing().send) == []
+    assert find(Thing().send) == []
 
 
-@on_asyncio
-async def test_of_several_uvicorns_it_is_the_one_behind_send(
-    loaded: Callable[[str], None],
-) -> None:
-    loaded("uvicorn")
+async def test_of_several_uvicorns_it_is_the_one_behind_send(load: Callable[[str], Any]) -> None:
+    module = load("uvicorn.server")
     states = [object(), object()]
-    servers = [
-        serving("uvicorn.server", should_exit=False, server_state=state) for state in states
-    ]
-    tasks = [asyncio.create_task(server.serve()) for server in servers]
-    await asyncio.sleep(0)
+    servers = [module.Server(should_exit=False, server_state=state) for state in states]
     protocol = make("uvicorn.protocols.http.h11_impl", server_state=states[1])
     cycle = make("uvicorn.protocols.http.h11_impl", on_response=protocol.send)
     servers[1].should_exit = True
-
-    (stop,) = find_stops(cycle.send)
-    assert stop.is_set()
-    # If it cannot be told apart, any may be it.
-    assert [stop.is_set() for stop in find_stops(Thing().send)].count(True) == 1
-    assert len(find_stops(Thing().send)) == 2
-
-    for server in servers:
-        server.over.set()
-    await asyncio.gather(*tasks)
+    async with running(*(server.serve for server in servers)):
+        (stop,) = find(cycle.send)
+        assert stop.is_set()
+        # If it cannot be told apart, any may be it.
+        stops = find(Thing().send)
+        assert sorted(stop.is_set() for stop in stops) == [False, True]
 
 
-@on_asyncio
-async def test_gunicorn_has_a_worker_that_is_alive(loaded: Callable[[str], None]) -> None:
-    loaded("gunicorn")
-    worker = serving("gunicorn.workers.gasgi", alive=True)
-    other = serving("gunicorn.arbiter")
-    tasks = [asyncio.create_task(each.serve()) for each in (other, worker)]
-    await asyncio.sleep(0)
-
-    (stop,) = find_stops(Thing().send)
-    assert not stop.is_set()
-    worker.alive = False
-    assert stop.is_set()
-
-    for each in (other, worker):
-        each.over.set()
-    await asyncio.gather(*tasks)
+async def test_gunicorn_has_a_worker_that_is_alive(load: Callable[[str], Any]) -> None:
+    worker = load("gunicorn.workers.gasgi").Server(alive=True)
+    other = load("gunicorn.workers.gasgi").Server()
+    async with running(other.serve, worker.serve):
+        (stop,) = find(Thing().send)
+        assert not stop.is_set()
+        worker.alive = False
+        assert stop.is_set()
 
 
-async def test_nothing_is_found_where_no_such_server_is(loaded: Callable[[str], None]) -> None:
-    loaded("uvicorn")
-    loaded("gunicorn")
+async def test_nothing_is_found_where_no_such_server_runs(load: Callable[[str], Any]) -> None:
+    for name in _servers._SERVERS:
+        load(name)
 
-    # On trio there are no tasks of asyncio's at all.
-    assert find_stops(Thing().send) == []
-
-
-def test_nothing_is_found_without_asyncio(
-    loaded: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loaded("uvicorn")
-    monkeypatch.delitem(sys.modules, "asyncio")
-
-    assert find_stops(Thing().send) == []
+    assert find(Thing().send) == []
 
 
-@on_asyncio
-async def test_a_task_may_await_without_end(loaded: Callable[[str], None]) -> None:
-    loaded("uvicorn")
-    over = asyncio.Event()
+async def test_a_task_may_await_without_end(load: Callable[[str], Any]) -> None:
+    load("uvicorn")
 
-    async def deep(level: int) -> None:
+    async def deep(level: int, over: anyio.Event) -> None:
         if level:
-            await deep(level - 1)
+            await deep(level - 1, over)
         else:
             await over.wait()
 
-    task = asyncio.create_task(deep(200))
-    await asyncio.sleep(0)
-    assert find_stops(Thing().send) == []
-    over.set()
-    await task
+    async with running(functools.partial(deep, 200)):
+        assert find(Thing().send) == []
 
 
 # Cutting a connection.
@@ -364,37 +395,97 @@ class TrioSocket:
         self.closed = True
 
 
+def scope(**more: Any) -> dict[str, Any]:
+    return {"type": "http", "headers": [], **more}
+
+
+async def cut(scope: dict[str, Any], send: Any) -> None:
+    """
+    Call it from where the engine does, which on asyncio is no task.
+    """
+    runtime = current_runtime()
+
+    def ring(now: float) -> float:
+        abort(scope, send, runtime)
+        return math.inf
+
+    entry = runtime.ticker.add(runtime.now(), ring)
+    await anyio.sleep(0.01)
+    runtime.ticker.discard(entry)
+
+
 @pytest.mark.parametrize("module", ["uvicorn.protocols.http.h11_impl", "gunicorn.asgi.protocol"])
-def test_uvicorn_and_gunicorn_have_a_transport(module: str) -> None:
+async def test_uvicorn_and_gunicorn_have_a_transport(module: str) -> None:
     transport = Transport()
-    abort(make(module, transport=transport).send)
+    await cut(scope(), make(module, transport=transport).send)
 
     assert transport.aborted
 
 
-def test_hypercorn_on_asyncio_has_a_writer() -> None:
+async def test_hypercorn_on_asyncio_has_a_writer() -> None:
     transport = Transport()
     server = make("hypercorn.asyncio.tcp_server", writer=Thing(transport=transport))
     protocol = make("hypercorn.protocol.h11", send=server.send)
-    abort(make("hypercorn.protocol.http_stream", inner=protocol.send).send)
+    await cut(scope(), make("hypercorn.protocol.http_stream", inner=protocol.send).send)
 
     assert transport.aborted
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_hypercorn_on_trio_has_a_socket(tls: bool) -> None:
+async def test_hypercorn_on_trio_has_a_socket(tls: bool) -> None:
     socket = TrioSocket()
     stream = Thing(socket=socket)
     if tls:
         stream = Thing(transport_stream=stream)
-    abort(make("hypercorn.trio.tcp_server", stream=stream).send)
+    await cut(scope(), make("hypercorn.trio.tcp_server", stream=stream).send)
 
     assert socket.closed
 
 
-def test_what_is_not_found_is_not_cut() -> None:
+@pytest.mark.parametrize(
+    "module", ["gunicorn.asgi.protocol", "hypercorn.asyncio.task_group", "uvicorn.protocols.http"]
+)
+async def test_a_connection_that_middleware_hides_is_the_one_with_the_same_request(
+    module: str, load: Callable[[str], Any]
+) -> None:
+    server = load(module)
+    scopes = [scope(client=("127.0.0.1", 0)) for _ in range(2)]
+    ours, other = (server.Server(scope=one, transport=Transport()) for one in scopes)
+    tasks: list[Any] = [other.serve, ours.serve]
+    if not module.startswith("uvicorn"):
+        # They keep the scope in a variable.
+        tasks = [
+            functools.partial(server._handle, None, None),
+            functools.partial(server._handle, scopes[1], other.send),
+            functools.partial(server._handle, scopes[0], ours.send),
+        ]
+        if module.startswith("hypercorn"):
+            for each in (ours, other):
+                tcp = make("hypercorn.asyncio.tcp_server", writer=Thing(transport=each.transport))
+                each.inner = tcp.send
+    async with running(*tasks):
+        # Who is behind a proxy has the same address as others, and middleware copies.
+        await cut({**scopes[0], "client": ("192.0.2.1", 0)}, Thing().send)
+
+    assert ours.transport.aborted
+    assert not other.transport.aborted
+
+
+async def test_what_is_not_found_is_not_cut(load: Callable[[str], Any]) -> None:
+    load("uvicorn")
     transport = Transport()
-    abort(make("granian.asgi", transport=transport).send)
-    abort(make("uvicorn.lifespan").send)
+    await cut(scope(), make("granian.asgi", transport=transport).send)
+    await cut(scope(), make("uvicorn.lifespan").send)
 
     assert not transport.aborted
+
+
+async def test_a_connection_that_nobody_understands_is_no_obstacle(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING, logger="asgi_sse")
+    await cut(scope(), make("hypercorn.asyncio.tcp_server").send)
+
+    assert [record.message for record in caplog.records] == [
+        "The connection of a client cannot be cut"
+    ]

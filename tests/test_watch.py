@@ -458,7 +458,7 @@ class Finds:
         self.looked = 0
         monkeypatch.setattr("asgi_sse._watch.find_stops", self.find)
 
-    def find(self, send: Any) -> list[Stop]:
+    def find(self, send: Any, runtime: Any) -> list[Stop]:
         self.looked += 1
         return self.stops
 
@@ -512,6 +512,23 @@ async def test_a_server_that_can_only_be_asked_is_asked_again_and_again(
     assert await count_tasks() >= 1
 
 
+async def test_one_of_several_servers_cannot_be_asked_but_is_watched(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = [Flag(), Flag()]
+    Finds(monkeypatch, *(Stop(flag.is_set) for flag in flags))
+    watcher = log.watcher()
+    watcher.enter(True)
+    assert watcher.is_stopping(1, send) is None
+
+    flags[0].set = True
+    await anyio.sleep(0.11)
+    assert log.seen == ["told"]
+    # The other one may serve on, for ever.
+    assert watcher.is_stopping(1, send) is None
+    watcher.leave()
+
+
 async def test_a_server_that_can_be_waited_for_is(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -548,7 +565,7 @@ async def test_a_server_that_was_already_stopping_is_not_waited_for(
 async def test_a_server_that_nobody_understands_is_no_obstacle(
     log: Log, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def find(send: Any) -> Any:
+    def find(send: Any, runtime: Any) -> Any:
         raise AttributeError
 
     monkeypatch.setattr("asgi_sse._watch.find_stops", find)
