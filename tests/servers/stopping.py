@@ -14,7 +14,7 @@ from typing import Any
 
 import anyio
 
-from asgi_sse import EventStream, Request, ServerSentEvent
+from asgi_sse import EventStream, Request, ServerSentEvent, drain
 from asgi_sse._options import Closed
 from asgi_sse.hypercorn import heed_signals
 
@@ -100,6 +100,25 @@ async def _stubborn(record: Record) -> AsyncIterator[str]:
             record.cleaned_up = False
 
 
+# One event loop, one drain.
+_released = anyio.Event()
+
+
+async def _slow(record: Record, request: Request) -> AsyncIterator[str]:
+    """
+    Has something to say before it ends, and takes its time.
+    """
+    try:
+        yield "hello"
+        await request.wait_closing()
+        yield "closing"
+        await _released.wait()
+        yield "last words"
+    finally:
+        await anyio.sleep(0.05)
+        record.cleaned_up = True
+
+
 async def _flood(record: Record) -> AsyncIterator[bytes]:
     """
     Yields more than goes to a client that reads nothing.
@@ -119,8 +138,10 @@ _SOURCES: dict[str, Any] = {
     "/asking": (_asking, {}),
     "/unaware": (_unaware, {}),
     "/finite": (_finite, {"on_shutdown": "finish"}),
+    "/endless": (_unaware, {"on_shutdown": "finish"}),
     "/setup": (_setup, {}),
     "/stubborn": (_stubborn, {"cleanup_timeout": 0.3}),
+    "/slow": (_slow, {}),
     "/flood": (_flood, {}),
 }
 
@@ -128,8 +149,13 @@ _SOURCES: dict[str, Any] = {
 async def app(scope: Any, receive: Any, send: Any) -> None:
     path = scope.get("path", "/unaware")
     if path not in _SOURCES:
-        await send({"type": "http.response.start", "status": 404, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
+        body = ""
+        if path == "/drain":
+            body = str(await drain(30, farewell=ServerSentEvent("drained"), reason="closed"))
+        elif path == "/release":
+            _released.set()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body.encode()})
         return
     source, options = _SOURCES[path]
     record = Record(path)

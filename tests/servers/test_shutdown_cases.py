@@ -2,6 +2,7 @@
 Stops that come at a bad time, in an odd way, or again and again.
 """
 
+import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable
@@ -13,9 +14,8 @@ import pytest
 
 from crowd import Crowd
 from harness import Certificates, Server, ServerConfig
-from ways_to_stop import CASES
+from ways_to_stop import CONFIGS, reload
 
-CONFIGS = {case.name: case.config for case in CASES}
 # One for each way to learn of the stop.
 SOME = ["hypercorn -k asyncio -w 1", "hypercorn -k trio -w 1", "uvicorn", "granian", "daphne"]
 
@@ -61,6 +61,34 @@ def test_sources_that_are_not_ready_to_end(
         # With the last connection granian's process ends, and not with the last application.
         if (name, path) != ("granian", "/stubborn"):
             assert ends(server.take_output()) == {f"closed {path} shutdown {cleaned_up}": 10}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("hypercorn -k uvloop -w 1", ["--graceful-timeout=1"]),
+        ("hypercorn -k trio -w 1", ["--graceful-timeout=1"]),
+        ("uvicorn", ["--timeout-graceful-shutdown=1"]),
+        ("daphne", []),
+    ],
+)
+def test_sources_that_want_to_finish_and_do_not(
+    name: str, options: list[str], certificates: Certificates
+) -> None:
+    """
+    They have as long as the server gives them. Then it cancels, and there is time for this.
+    """
+    with Server(CONFIGS[name], "stopping:app", certificates, *options) as server:
+        with Crowd(server.connect, ["/endless"] * 10) as crowd:
+            crowd.wait_for(b"hello")
+            server.signal(signal.SIGTERM)
+            crowd.wait_over()
+
+            assert all(reader.complete for reader in crowd.readers)
+            assert all(reader.data[-1] == "goodbye" for reader in crowd.readers)
+        server.wait_stopped()
+        # They print a traceback for each request that they cancel.
+        server.take_output()
 
 
 # When the clients are not.
@@ -139,14 +167,14 @@ def test_sigterm_to_the_whole_group(worker: str, workers: int, certificates: Cer
 
 
 @pytest.mark.parametrize(
-    ("name", "option"),
+    ("name", "option", "stops"),
     [
-        ("hypercorn -k asyncio -w 0", "--max-requests=20"),
-        ("uvicorn", "--limit-max-requests=3"),
-        ("gunicorn -k asgi", "--max-requests=3"),
+        ("hypercorn -k asyncio -w 0", "--max-requests=20", True),
+        ("uvicorn", "--limit-max-requests=3", True),
+        ("gunicorn -k asgi", "--max-requests=3", False),
     ],
 )
-def test_enough_requests(name: str, option: str, certificates: Certificates) -> None:
+def test_enough_requests(name: str, option: str, stops: bool, certificates: Certificates) -> None:
     """
     hypercorn counts those that begin, the others those that are over. gunicorn goes on with
     another worker.
@@ -159,6 +187,61 @@ def test_enough_requests(name: str, option: str, certificates: Certificates) -> 
 
     with Server(CONFIGS[name], "stopping:app", certificates, option) as server:
         say_goodbye(server, make_requests)
+        if stops:
+            server.wait_stopped()
+
+
+@on_some
+def test_a_drain_before_the_stop(name: str, certificates: Certificates) -> None:
+    with Server(CONFIGS[name], "stopping:app", certificates) as server:
+        with Crowd(server.connect, ["/slow"] * 10 + ["/unaware"] * 5 + ["/stubborn"] * 3) as crowd:
+            crowd.wait_for(b"hello")
+            with Crowd(server.connect, ["/drain"]) as drain:
+                slow = crowd.readers[:10]
+                crowd.pump(lambda: all(reader.data[-1] == "closing" for reader in slow))
+                with Crowd(server.connect, ["/asking"] * 10) as late:
+                    late.wait_over()
+
+                    for reader in late.readers:
+                        # After any other status an EventSource gives up for good.
+                        assert reader.status == 200
+                        assert reader.complete
+                        assert reader.data == ["goodbye"]
+                assert server.client().get("/release").is_success
+                crowd.wait_over()
+                drain.wait_over()
+
+                assert all(reader.complete for reader in crowd.readers)
+                assert all(reader.data[-1] == "drained" for reader in crowd.readers)
+                assert all(reader.data[-2] == "last words" for reader in slow)
+                (counts,) = drain.readers
+                assert counts.body == b"Drained(ended=10, cancelled=5, abandoned=3)"
+        # The server goes on, and so do new streams.
+        say_goodbye(server, lambda: server.signal(signal.SIGTERM))
+        server.wait_stopped()
+        assert ends(server.take_output()) == {
+            "closed /slow closed True": 10,
+            "closed /unaware closed True": 5,
+            "closed /stubborn closed False": 3,
+            "closed /asking shutdown True": 20,
+        }
+
+
+def test_it_is_switched_off(certificates: Certificates) -> None:
+    environment = {"ASGI_SSE_WATCH_SHUTDOWN": "0"}
+    with Server(
+        CONFIGS["uvicorn"], "stopping:app", certificates, environment=environment
+    ) as server:
+        with Crowd(server.connect, ["/asking"] * 10) as crowd:
+            crowd.wait_for(b"hello")
+            server.signal(signal.SIGTERM)
+            # For ever, as uvicorn does by itself.
+            server.take_output(until="Waiting for connections to close")
+            crowd.pump(lambda: True)
+
+            assert not any(reader.over for reader in crowd.readers)
+        server.wait_stopped()
+        assert ends(server.take_output()) == {"closed /asking client True": 10}
 
 
 @pytest.mark.parametrize("how", ["uvicorn-task", "uvicorn-threads"])
@@ -194,25 +277,15 @@ def test_two_servers_one_after_the_other(how: str, certificates: Certificates) -
 
 
 def test_a_reload(certificates: Certificates, tmp_path: Path) -> None:
-    code = Path(__file__).with_name("stopping.py").read_text()
     app = tmp_path / "stopping.py"
-    app.write_text(code)
+    shutil.copy(Path(__file__).with_name(app.name), app)
     options = ("--reload-dir", str(tmp_path))
     outputs = []
-
-    def change() -> None:
-        for count in range(1, 10):
-            app.write_text(code + "\n" * count)
-            # What changes while it does not look, it does not notice.
-            with suppress(TimeoutError):
-                outputs.append(server.take_output(until="detected changes", timeout=1))
-                return
-
     with Server(
         CONFIGS["uvicorn --reload"], "stopping:app", certificates, *options, folder=tmp_path
     ) as server:
         outputs.append(server.take_output(until="Application startup complete"))
-        say_goodbye(server, change)
+        say_goodbye(server, lambda: outputs.append(reload(server, app)))
         outputs.append(server.take_output(until="Application startup complete"))
         say_goodbye(server, lambda: server.signal(signal.SIGTERM))
         server.wait_stopped()

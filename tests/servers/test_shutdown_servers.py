@@ -47,7 +47,8 @@ def test_every_stream_says_goodbye(
         case.wait_started(server)
         with Crowd(server.connect, CROWD, http2=http2) as crowd:
             crowd.wait_for(b"hello")
-            server.signal(number)
+            # As a terminal sends it: to every process of the server.
+            server.signal(number, group=number == signal.SIGINT)
             crowd.wait_over()
 
             for reader in crowd.readers:

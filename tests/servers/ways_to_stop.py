@@ -4,11 +4,13 @@ Every server, in every way to start it that differs in how it stops.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness import Server, ServerConfig
 
-__all__ = ["CASES", "Case"]
+__all__ = ["CASES", "CONFIGS", "Case", "reload"]
 
 
 @dataclass(frozen=True)
@@ -139,3 +141,17 @@ CASES = [
         defect="at SIGINT to its main process alone it waits to be killed",
     ),
 ]
+
+CONFIGS = {case.name: case.config for case in CASES}
+
+
+def reload(server: Server, file: Path) -> str:
+    """
+    Change a file until the server, which reloads then, has noticed, and return its output.
+    """
+    while True:
+        with file.open("a") as end:
+            end.write("\n")
+        # What changes while it does not look, it does not notice.
+        with suppress(TimeoutError):
+            return server.take_output(until="detected changes", timeout=1)

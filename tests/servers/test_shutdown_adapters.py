@@ -1,0 +1,100 @@
+"""
+Under Starlette and FastAPI every stream says goodbye, too.
+"""
+
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from crowd import Crowd
+from harness import Certificates, Server
+from ways_to_stop import CONFIGS, reload
+
+HYPERCORN = ["hypercorn -k asyncio -w 1", "hypercorn -k trio -w 1"]
+
+# "hello", and then...
+LAST_WORDS = {
+    "/drop-in": ["hello", "last words"],
+    "/path-operation": ['"hello"', '"last words"', "goodbye"],
+    "/asking": ["hello", "last words", "goodbye"],
+}
+CROWD = ["/drop-in"] * 40 + ["/path-operation"] * 40 + ["/asking"] * 20
+
+
+def say_goodbye(server: Server, stop: Callable[[], object]) -> None:
+    with Crowd(server.connect, CROWD) as crowd:
+        crowd.wait_for(b"hello")
+        stop()
+        crowd.wait_over()
+
+        for reader in crowd.readers:
+            assert reader.data == LAST_WORDS[reader.path]
+            assert reader.complete
+            # None of them comes back at once.
+            assert b"retry: " in reader.body
+
+
+def check_cleaned_up(output: str, crowds: int = 1) -> None:
+    lines = output.splitlines()
+    assert Counter(line for line in lines if line.startswith(("cleaned up", "closed"))) == {
+        "cleaned up /drop-in": 40 * crowds,
+        "cleaned up /path-operation": 40 * crowds,
+        "closed /asking shutdown True": 20 * crowds,
+    }
+
+
+@pytest.mark.parametrize("name", [*HYPERCORN, "uvicorn", "granian", "daphne"])
+def test_ctrl_c(name: str, certificates: Certificates) -> None:
+    with Server(CONFIGS[name], "stopping_adapters:plain", certificates) as server:
+        say_goodbye(server, lambda: server.signal(signal.SIGINT, group=True))
+        server.wait_stopped()
+        check_cleaned_up(server.take_output())
+
+
+# daphne cancels the middleware, which then passes nothing on.
+BEHIND = [*HYPERCORN, "uvicorn", "gunicorn -k asgi"]
+
+
+@pytest.mark.parametrize("name", [*BEHIND, "granian"])
+def test_sigterm_behind_middleware(name: str, certificates: Certificates) -> None:
+    with Server(CONFIGS[name], "stopping_adapters:behind", certificates) as server:
+        say_goodbye(server, lambda: server.signal(signal.SIGTERM))
+        server.wait_stopped()
+        check_cleaned_up(server.take_output())
+
+
+@pytest.mark.parametrize("name", BEHIND)
+def test_clients_that_read_nothing_behind_middleware(
+    name: str, certificates: Certificates
+) -> None:
+    with Server(CONFIGS[name], "stopping_adapters:behind", certificates) as server:
+        with Crowd(server.connect, ["/flood"] * 3) as crowd:
+            crowd.wait_stalled()
+            server.signal(signal.SIGTERM)
+            server.wait_stopped()
+        assert server.take_output().count("closed /flood shutdown True") == 3
+
+
+def test_a_reload(certificates: Certificates, tmp_path: Path) -> None:
+    app = tmp_path / "stopping_adapters.py"
+    for name in (app.name, "stopping.py"):
+        shutil.copy(Path(__file__).with_name(name), tmp_path)
+    outputs = []
+    with Server(
+        CONFIGS["uvicorn --reload"],
+        "stopping_adapters:behind",
+        certificates,
+        *("--reload-dir", str(tmp_path)),
+        folder=tmp_path,
+    ) as server:
+        outputs.append(server.take_output(until="Application startup complete"))
+        say_goodbye(server, lambda: outputs.append(reload(server, app)))
+        outputs.append(server.take_output(until="Application startup complete"))
+        say_goodbye(server, lambda: server.signal(signal.SIGTERM))
+        server.wait_stopped()
+        outputs.append(server.take_output())
+        check_cleaned_up("".join(outputs), crowds=2)
