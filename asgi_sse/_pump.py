@@ -4,18 +4,25 @@ A source's items become bytes, at the pace at which they are taken.
 
 from __future__ import annotations
 
+import logging
 import math
+import sys
 from collections.abc import AsyncIterator, Callable
 from time import monotonic
 from typing import Any
 
-from anyio import get_cancelled_exc_class
+from anyio import get_cancelled_exc_class, move_on_after
 
 from ._item import encode_item
 from ._options import Options
 from ._request import Request
 from ._runtime import Entry, Runtime, Task
 from ._source import Feed, Source, is_context_manager, is_feed
+
+logger = logging.getLogger("asgi_sse")
+
+#: What is logged of a source by its name.
+TOO_LATE = "%s did not end within its cleanup_timeout, and is cancelled"
 
 # How long a source that never waits may keep the event loop to itself, in seconds.
 # A tenth of what a person notices, and a hundred times what letting go costs.
@@ -148,7 +155,22 @@ class Pump:
                 items = _WithFirst(item, iterator)
         finally:
             if hasattr(iterator, "aclose"):
+                if isinstance(sys.exception(), Exception):
+                    await self._close_failed(iterator)
+                else:
+                    await iterator.aclose()
+
+    async def _close_failed(self, iterator: Any) -> None:
+        """
+        Close a source that has failed, or whose item has: that is what goes up.
+        """
+        with move_on_after(self._options.cleanup_timeout) as scope:
+            try:
                 await iterator.aclose()
+            except Exception:
+                logger.exception("%s raised when it was closed", self._source.name)
+        if scope.cancelled_caught:
+            logger.warning(TOO_LATE, self._source.name)
 
     def _open(self, _: float) -> float:
         self.opened = True
@@ -175,7 +197,12 @@ class Pump:
                 else:
                     block = encode(item) if encode else encode_item(item, json)
             except (TypeError, ValueError) as exc:
-                what = f"{self._source.name} yielded {item!r:.100}: {exc}"
+                what = f"{self._source.name} yielded {item!r:.100}"
+                if encode is not None:
+                    # An adapter's own, whose type and text may be known to the user.
+                    exc.add_note(what)
+                    raise
+                what = f"{what}: {exc}"
                 raise (TypeError if isinstance(exc, TypeError) else ValueError)(what) from exc
             if buffer:
                 append(block)

@@ -20,7 +20,7 @@ from ._event import ServerSentEvent
 from ._finish import LastID
 from ._headers import ResponseHeaders
 from ._options import Closed, Farewell, Options, Reason, encode_event, spread_reconnects
-from ._pump import Pump
+from ._pump import TOO_LATE, Pump
 from ._refusal import discard_body, respond
 from ._request import Refused, Request
 from ._revalidation import Revalidation
@@ -466,7 +466,10 @@ class Response:
             self._outcome = "error"
             # What follows is no final chunk: the client is to see that it failed.
             more = not hangs_when_truncated(self._scope)
-            await self._finish(self._last_event(self._error), more=more)
+            body = self._last_event(self._error)
+            if body or not more:
+                await self._finish(body, more=more)
+            self._reason = "error"
 
     async def _wait_for_body(self) -> None:
         if breaks_on_a_late_body(self._scope):
@@ -812,9 +815,11 @@ class Response:
         if not (self._source_over and self._listener_over):
             cancelled_at = self._pump.cancelled_at
             spent = 0.0 if cancelled_at is None else self._runtime.now() - cancelled_at
-            with move_on_after(self._options.cleanup_timeout - spent):
+            with move_on_after(self._options.cleanup_timeout - spent) as scope:
                 while not (self._source_over and self._listener_over):
                     await self._work.wait()
+            if scope.cancelled_caught and not self._source_over:
+                logger.warning(TOO_LATE, self._source.name)
         await self._cut(self._listener, lambda: self._listener_over)
         if await self._cut(self._pump.task, lambda: self._source_over):
             while not self._driver_over:

@@ -381,6 +381,29 @@ async def test_an_item_that_cannot_be_sent_names_the_source(
     assert not stream.complete
 
 
+@pytest.mark.parametrize("cleanup", [1, math.inf])
+async def test_cleanup_after_an_item_that_cannot_be_sent_hides_no_error(
+    cleanup: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def source() -> AsyncIterator[Any]:
+        try:
+            yield {1, 2}
+        finally:
+            await anyio.sleep(cleanup)
+            raise Boom("cleanup")
+
+    stream = await answer(EventStream(source, cleanup_timeout=7))
+
+    assert isinstance(stream.error, TypeError)
+    assert anyio.current_time() == min(cleanup, 7)
+    what = {
+        1: "raised when it was closed",
+        math.inf: "did not end within its cleanup_timeout, and is cancelled",
+    }
+    name = "test_cleanup_after_an_item_that_cannot_be_sent_hides_no_error.<locals>.source"
+    assert logged(caplog) == [f"test_response.{name} {what[cleanup]}"]
+
+
 # How a stream ends, and what the client, the source and on_close see of it.
 
 
@@ -664,6 +687,17 @@ async def test_what_was_yielded_at_once_before_an_exception_is_sent() -> None:
 
     assert stream.body == b":\n\ndata: a\n\n"
     assert stream.error is boom
+
+
+async def test_nothing_is_sent_between_the_last_event_and_a_cut() -> None:
+    async def source() -> AsyncIterator[str]:
+        yield "a"
+        await anyio.sleep(1)
+        raise Boom
+
+    stream = await answer(EventStream(source))
+
+    assert [message.get("body") for message in stream.messages] == [None, b":\n\ndata: a\n\n"]
 
 
 async def test_on_error_may_have_the_last_word() -> None:
@@ -1182,7 +1216,9 @@ async def test_a_second_cancellation_does_not_cut_the_cleanup_short() -> None:
 
 
 @pytest.mark.parametrize("how", ["disconnect", "close"])
-async def test_cleanup_that_takes_too_long_is_cut(how: str) -> None:
+async def test_cleanup_that_takes_too_long_is_cut(
+    how: str, caplog: pytest.LogCaptureFixture
+) -> None:
     ends = Ends(cleanup=math.inf, cleanup_timeout=7)
     async with connect(ends.app, timeout=None) as stream:
         await anyio.sleep(1)
@@ -1198,6 +1234,9 @@ async def test_cleanup_that_takes_too_long_is_cut(how: str) -> None:
     assert stream.complete == (how == "close")
     assert stream.error is None
     assert ends.trace == ["opened", "cancelled", "client" if how == "disconnect" else "closed"]
+    assert logged(caplog) == [
+        "test_response.Ends.source did not end within its cleanup_timeout, and is cancelled"
+    ]
 
 
 async def test_cleanup_that_raises_is_an_error() -> None:
@@ -1350,7 +1389,10 @@ def test_a_source_that_swallows_every_cancellation_is_left_alone(
     assert swallowed > 1
     assert ends == [Closed("client", 8, 1, 12, None)]
     name = "test_a_source_that_swallows_every_cancellation_is_left_alone.<locals>.stubborn"
-    assert logged(caplog) == [f"test_response.{name} swallows its cancellation, and is left alone"]
+    assert logged(caplog) == [
+        f"test_response.{name} did not end within its cleanup_timeout, and is cancelled",
+        f"test_response.{name} swallows its cancellation, and is left alone",
+    ]
 
 
 async def test_a_source_that_was_left_alone_may_end_after_all() -> None:
