@@ -2509,3 +2509,26 @@ async def test_keep_alive_always_comes_between_events() -> None:
         (3, b"data: 2\n\n"),
         (4, b":\n"),
     ]
+
+
+async def test_keep_alive_always_lets_a_source_without_a_buffer_go_on() -> None:
+    """
+    When each send takes as long as from one keep-alive to the next.
+    """
+
+    async def source() -> AsyncIterator[str]:
+        for n in range(3):
+            yield f"{n}"
+            await anyio.sleep(0.5)
+
+    server = Server()
+
+    async def send(message: Any) -> None:
+        await anyio.sleep(1)
+        await server.send(message)
+
+    app = EventStream(source, buffer_size=0, keep_alive=1, keep_alive_always=True)
+    with anyio.fail_after(60):
+        await app(http_scope(), server.receive, send)
+
+    assert server.body.replace(b":\n", b"") == b"\ndata: 0\n\ndata: 1\n\ndata: 2\n\n"
