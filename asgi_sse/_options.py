@@ -76,31 +76,24 @@ class Closed:
     meta: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
-class OptionTypes(TypedDict, total=False):
+class CommonOptions(TypedDict, total=False):
     """
     The options by name, for type checkers; what they mean stands in :class:`Options`.
+
+    These are the ones for which no framework has a word: adapters pass them on.
     """
 
-    keep_alive: float | None
-    keep_alive_event: ServerSentEvent | Callable[[], ServerSentEvent] | None
     keep_alive_always: bool
     open_delay: float
-    send_timeout: float | None
-    cleanup_timeout: float
     max_age: float | tuple[float, float] | None
     revalidate: Revalidate | None
     revalidate_every: float
     end: Literal["reconnect", "stop"]
     done: Any
-    shutdown_grace: float
     on_shutdown: Literal["close", "finish"]
     farewell: Farewell
     watch_shutdown: bool | Callable[[], Awaitable[Any]]
     buffer_size: int
-    max_body_size: int
-    headers: Mapping[str, str | None] | None
-    status: int
-    methods: Collection[str]
     accept: Literal["any", "strict"]
     fallback: ASGIApp | None
     allow_origins: AllowOrigins
@@ -108,9 +101,32 @@ class OptionTypes(TypedDict, total=False):
     limit: Limiter | None
     compress: Compress
     retry: int | None
-    json: Callable[[Any], str | bytes]
     on_error: Callable[[Exception], ServerSentEvent | None] | None
     on_close: Callable[[Closed], Awaitable[None] | None] | None
+
+
+class ResponseOptions(CommonOptions, total=False):
+    """
+    Those, and the ones for which sse-starlette has words of its own.
+    """
+
+    keep_alive: float | None
+    keep_alive_event: ServerSentEvent | Callable[[], ServerSentEvent] | None
+    send_timeout: float | None
+    cleanup_timeout: float
+    shutdown_grace: float
+    headers: Mapping[str, str | None] | None
+
+
+class OptionTypes(ResponseOptions, total=False):
+    """
+    All of them: those, and the ones that a framework decides where there is one.
+    """
+
+    max_body_size: int
+    status: int
+    methods: Collection[str]
+    json: Callable[[Any], str | bytes]
 
 
 class Replaced(TypedDict, total=False):

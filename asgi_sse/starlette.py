@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import warnings
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -18,8 +19,9 @@ from collections.abc import (
 )
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, cast
+from functools import cached_property, partial
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias, Unpack, cast
 
 import anyio
 from starlette.datastructures import MutableHeaders
@@ -27,9 +29,10 @@ from starlette.responses import Response
 
 from . import _response as engine
 from ._event import ServerSentEvent as CoreEvent
-from ._options import Closed, Options
+from ._options import Closed, CommonOptions, Farewell, Options, Reason
 from ._request import Request
 from ._runtime import Runtime, current_runtime
+from ._shutdown import Stream, current_open_streams
 from ._source import Source
 
 if TYPE_CHECKING:
@@ -176,8 +179,8 @@ class _AppStatusType(type):
         super().__setattr__(name, value)
         if name == "should_exit" and value:
             # From a signal handler, or from another thread.
-            for response, runtime in list(_open.items()):
-                _close(response, runtime)
+            for stream, runtime in list(_open.items()):
+                _close(stream, runtime)
 
 
 class AppStatus(metaclass=_AppStatusType):
@@ -223,11 +226,11 @@ class AppStatus(metaclass=_AppStatusType):
 
 
 # What a switch for the whole process cannot do without.
-_open: dict[engine.Response, Runtime] = {}
+_open: dict[Stream, Runtime] = {}
 
 
-def _close(response: engine.Response, runtime: Runtime) -> None:
-    runtime.call_soon_threadsafe(partial(response.shut_down, "shutdown", None, ...))
+def _close(stream: Stream, runtime: Runtime) -> None:
+    runtime.call_soon_threadsafe(partial(stream.shut_down, "shutdown", None, ...))
 
 
 class EventStreamResponse(Response):
@@ -285,13 +288,25 @@ class EventStreamResponse(Response):
         """
         if scope["type"] == "websocket":
             receive, send = _deny(receive, send)
-        elif scope["method"].upper() == "HEAD":
-            self.body = b""
-            await super().__call__(scope, receive, send)
-            return
-        await self.stream(scope, receive, send)
+        if scope["type"] != "websocket" and scope["method"].upper() == "HEAD":
+            await self.head(scope, send)
+        else:
+            await self.stream(scope, receive, send)
         if self.background is not None:
             await self.background()
+
+    async def head(self, scope: Scope, send: Send) -> None:
+        """
+        Send the headers that the stream would have, and no body.
+        """
+        headers = list(self.make_headers(self.make_options(scope), scope))
+        start = {
+            "type": "http.response.start",
+            "status": self.status_code,
+            "headers": headers,
+        }
+        await send(start)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """
@@ -304,13 +319,9 @@ class EventStreamResponse(Response):
         Return the engine's response, with the status and headers of this one.
         """
         options = self.make_options(scope)
-        headers = list(self.raw_headers)
-        given = {name for name, _ in headers}
-        headers += [header for header in options.raw_headers if header[0] not in given]
-        # HTTP/2 and 3 forbid it, and some servers hand it on all the same.
-        if not scope.get("http_version", "1.1").startswith("1"):
-            headers = [header for header in headers if header[0] != b"connection"]
-        options = options.adapted(status=self.status_code, raw_headers=tuple(headers))
+        options = options.adapted(
+            status=self.status_code, raw_headers=self.make_headers(options, scope)
+        )
         return engine.Response(
             self.make_source(),
             options,
@@ -318,6 +329,18 @@ class EventStreamResponse(Response):
             cast("Any", receive),
             cast("Any", send),
         )
+
+    def make_headers(self, options: Options, scope: Scope) -> tuple[tuple[bytes, bytes], ...]:
+        """
+        Return the headers of this response, and those of the options that it lacks.
+        """
+        headers = list(self.raw_headers)
+        given = {name for name, _ in headers}
+        headers += [header for header in options.raw_headers if header[0] not in given]
+        # HTTP/2 and 3 forbid it, and some servers hand it on all the same.
+        if not scope.get("http_version", "1.1").startswith("1"):
+            headers = [header for header in headers if header[0] != b"connection"]
+        return tuple(headers)
 
 
 def _deny(receive: Receive, send: Send) -> tuple[Receive, Send]:
@@ -359,16 +382,33 @@ class EventSourceResponse(EventStreamResponse):
         shutdown_grace_period: Seconds that *content* then has to end by itself.
         cleanup_timeout: Seconds that it may take to end once it was cancelled;
             ``None``: as long as it wants.
+        options: What sse-starlette has no word for, and an
+            :class:`asgi_sse.EventStream` has: ``on_error``, ``on_close``,
+            ``max_age``, ``buffer_size`` and others.
 
     Raises:
-        TypeError: *ping* is no number.
-        ValueError: *sep* is no line end, or a number is negative.
+        TypeError: *ping* is no number, or an option is of another type, or is
+            a parameter here.
+        ValueError: *sep* is no line end, a number is negative, or an option has
+            a value that makes no sense.
 
     """
 
     DEFAULT_PING_INTERVAL: ClassVar[float] = 15
     DEFAULT_SEPARATOR: ClassVar[str] = "\r\n"
     DEFAULT_CLEANUP_TIMEOUT: ClassVar[float] = 30.0
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # A subclass that answers by itself may have whatever it likes.
+        if "__call__" not in vars(cls):
+            for name in _NEVER_CALLED & vars(cls).keys():
+                warnings.warn(
+                    f"{cls.__qualname__}.{name} is never called: what it is for is an argument "
+                    "of asgi_sse.starlette.EventSourceResponse (on_error, send_timeout, ...)",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
 
     def __init__(
         self,
@@ -386,6 +426,7 @@ class EventSourceResponse(EventStreamResponse):
         shutdown_event: anyio.Event | None = None,
         shutdown_grace_period: float = 0,
         cleanup_timeout: float | None = DEFAULT_CLEANUP_TIMEOUT,
+        **options: Unpack[CommonOptions],
     ) -> None:
         if sep not in (None, "\r\n", "\r", "\n"):
             raise ValueError(f"sep must be one of \\r\\n, \\r and \\n (got {sep!r})")
@@ -393,6 +434,8 @@ class EventSourceResponse(EventStreamResponse):
             raise ValueError(f"shutdown_grace_period must be >= 0 (got {shutdown_grace_period!r})")
         if cleanup_timeout is not None and cleanup_timeout < 0:
             raise ValueError(f"cleanup_timeout must be >= 0 (got {cleanup_timeout!r})")
+        if options:
+            _check(options)
         self.sep = sep or self.DEFAULT_SEPARATOR
         self.body_iterator: AsyncIterable[Content] = (
             content if isinstance(content, AsyncIterable) else _iterate(content)
@@ -407,6 +450,7 @@ class EventSourceResponse(EventStreamResponse):
         self._shutdown_event = shutdown_event
         self._shutdown_grace_period = shutdown_grace_period
         self._cleanup_timeout = cleanup_timeout
+        self._options = options
         self._closed: Closed | None = None
         self._error: Exception | None = None
 
@@ -451,16 +495,36 @@ class EventSourceResponse(EventStreamResponse):
     def make_options(self, scope: Scope) -> Options:
         ping = self._ping_interval
         cleanup_timeout = math.inf if self._cleanup_timeout is None else self._cleanup_timeout
-        return Options(
+        given: CommonOptions = {
+            "keep_alive_always": True,
+            "watch_shutdown": AppStatus.enable_automatic_graceful_drain,
+            **self._options,
+            "on_close": self._on_close,
+        }
+        options = Options(
             keep_alive=ping if 0 < ping < math.inf else None,
-            keep_alive_event=cast("Any", self.ping_message_factory or self._ping),
-            keep_alive_always=True,
+            keep_alive_event=cast("Any", self.ping_message_factory or self._make_ping),
             send_timeout=self.send_timeout,
             cleanup_timeout=min(max(cleanup_timeout, _AT_ONCE), _FOR_EVER),
             shutdown_grace=self._shutdown_grace_period,
-            watch_shutdown=AppStatus.enable_automatic_graceful_drain,
-            on_close=self._on_close,
-        ).adapted(opening=b"", encode=partial(ensure_bytes, sep=self.sep))
+            **given,
+        )
+        # Nothing before the first event, unless it was asked for.
+        opening = b"" if options.retry is None else options.opening
+        return options.adapted(opening=opening, encode=partial(ensure_bytes, sep=self.sep))
+
+    async def head(self, scope: Scope, send: Send) -> None:
+        """
+        Send the headers that the stream would have, and no body.
+
+        Raises:
+            SendTimeoutError: The client has taken nothing for too long.
+
+        """
+        with anyio.move_on_after(self.send_timeout) as too_long:
+            await super().head(scope, send)
+        if too_long.cancelled_caught:
+            raise SendTimeoutError
 
     async def stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """
@@ -474,10 +538,7 @@ class EventSourceResponse(EventStreamResponse):
 
         async def receive_or_handle() -> Message:
             message = await receive()
-            if message["type"] == "http.disconnect" and self.active:
-                self.active = False
-                if self.client_close_handler_callable is not None:
-                    await self.client_close_handler_callable(message)
+            await self._heed(message)
             return message
 
         self._response = response = self.make_response(scope, receive_or_handle, send)
@@ -492,10 +553,18 @@ class EventSourceResponse(EventStreamResponse):
         if self._closed is not None and self._closed.reason == "send_timeout":
             raise SendTimeoutError
 
-    def _on_close(self, closed: Closed) -> None:
-        self._closed = closed
+    async def _heed(self, message: Message) -> None:
+        if message["type"] == "http.disconnect" and self.active:
+            self.active = False
+            if self.client_close_handler_callable is not None:
+                await self.client_close_handler_callable(message)
 
-    def _ping(self) -> ServerSentEvent:
+    def _on_close(self, closed: Closed) -> Awaitable[None] | None:
+        self._closed = closed
+        on_close = self._options.get("on_close")
+        return None if on_close is None else on_close(closed)
+
+    def _make_ping(self) -> ServerSentEvent:
         return ServerSentEvent(comment=f"ping - {datetime.now(UTC)}", sep=self.sep)
 
     @asynccontextmanager
@@ -543,6 +612,21 @@ class EventSourceResponse(EventStreamResponse):
         if self._shutdown_event is not None:
             self._shutdown_event.set()
 
+    # For subclasses that answer by themselves, with a __call__() of their own: langgraph-api
+    # and others do. What they make of it is not the engine's.
+
+    @cached_property
+    def _send_lock(self) -> anyio.Lock:
+        return anyio.Lock()
+
+    async def _listen_for_disconnect(self, receive: Receive) -> None:
+        while self.active:
+            await self._heed(await receive())
+
+    @staticmethod
+    async def _listen_for_exit_signal() -> None:
+        await _Exit().wait()
+
 
 class _Open:
     """
@@ -560,6 +644,68 @@ class _Open:
 
     def __anext__(self) -> Awaitable[Content]:
         return self._anext()
+
+
+class _Exit:
+    """
+    Learns of an exit as a stream does, for those who close theirs by themselves.
+    """
+
+    ending: Literal["ended"] = "ended"
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def shut_down(
+        self,
+        reason: Reason,
+        grace: float | None = None,
+        farewell: Farewell | EllipsisType = ...,
+        *,
+        finish: bool = True,
+    ) -> None:
+        self._event.set()
+
+    async def wait(self) -> None:
+        streams = current_open_streams()
+        watch = AppStatus.enable_automatic_graceful_drain
+        # It has no function of the server's, by which that could be asked.
+        scope = {"server": ("unknown",)}
+        if AppStatus.should_exit or not streams.add(self, scope, self.shut_down, watch):
+            return
+        _open[self] = current_runtime()
+        try:
+            await self._event.wait()
+        finally:
+            del _open[self]
+            streams.remove(self)
+
+
+# What subclasses of sse-starlette's response override.
+_NEVER_CALLED = {
+    "_listen_for_exit_signal_with_grace",
+    "_ping",
+    "_send_with_timeout",
+    "_stream_response",
+}
+
+# The parameters of sse-starlette for what has another name as an option, or none.
+_CALLED = {
+    "keep_alive": "ping",
+    "keep_alive_event": "ping_message_factory",
+    "shutdown_grace": "shutdown_grace_period",
+    "status": "status_code",
+}
+_FRAMEWORKS_OWN = {"json", "max_body_size", "methods"}
+
+
+def _check(options: CommonOptions) -> None:
+    for name in options:
+        if name in _CALLED:
+            raise TypeError(f"{name} is called {_CALLED[name]} here")
+        if name in _FRAMEWORKS_OWN:
+            raise TypeError(f"{name} is not an option here: the endpoint has the say in it")
+    Options(**options)
 
 
 # What the engine wants a number for.

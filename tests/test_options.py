@@ -64,9 +64,9 @@ def test_defaults() -> None:
 
 
 def test_type_checkers_know_every_option() -> None:
-    assert [field.name for field in fields(Options) if field.init] == [
+    assert {field.name for field in fields(Options) if field.init} == {
         *OptionTypes.__annotations__
-    ]
+    }
 
 
 def test_every_option_is_documented() -> None:

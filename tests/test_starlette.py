@@ -32,7 +32,7 @@ from asgi_sse.starlette import (
     ServerSentEvent,
     ensure_bytes,
 )
-from asgi_sse.testing import connect
+from asgi_sse.testing import Stream, connect
 
 
 @pytest.fixture(autouse=True)
@@ -202,11 +202,12 @@ def test_it_is_a_response_of_starlette() -> None:
 
 def test_it_has_the_parameters_of_sse_starlette() -> None:
     theirs: Any = pytest.importorskip("sse_starlette.sse").EventSourceResponse
+    parameters = inspect.signature(theirs).parameters
     names = [*inspect.signature(EventSourceResponse).parameters]
 
-    assert names == [*inspect.signature(theirs).parameters]
-    for name, parameter in inspect.signature(EventSourceResponse).parameters.items():
-        assert parameter.default == inspect.signature(theirs).parameters[name].default
+    assert names == [*parameters, "options"]
+    for name, parameter in parameters.items():
+        assert inspect.signature(EventSourceResponse).parameters[name].default == parameter.default
     for name in ("DEFAULT_PING_INTERVAL", "DEFAULT_SEPARATOR", "DEFAULT_CLEANUP_TIMEOUT"):
         assert getattr(EventSourceResponse, name) == getattr(theirs, name)
 
@@ -219,6 +220,11 @@ def test_it_has_the_parameters_of_sse_starlette() -> None:
         ({"ping": "1"}, TypeError, r"ping interval must be an int or a float \(got '1'\)"),
         ({"shutdown_grace_period": -1}, ValueError, r"shutdown_grace_period must be >= 0"),
         ({"cleanup_timeout": -1}, ValueError, r"cleanup_timeout must be >= 0 \(got -1\)"),
+        ({"keep_alive": 5}, TypeError, "keep_alive is called ping here"),
+        ({"status": 201}, TypeError, "status is called status_code here"),
+        ({"methods": ["POST"]}, TypeError, "methods is not an option here"),
+        ({"max_age": -1}, ValueError, "max_age must be finite and more than 0 seconds"),
+        ({"colour": "red"}, TypeError, "colour"),
     ],
 )
 def test_wrong_argument_is_refused(
@@ -278,6 +284,41 @@ async def test_head_does_not_touch_the_content() -> None:
     assert ran == ["ran"]
 
 
+async def test_head_has_the_headers_that_the_stream_would_have() -> None:
+    class Plain(EventStreamResponse):
+        def make_options(self, scope: Any) -> Options:
+            return Options(headers={"x-a": "b"})
+
+    for response in (EventSourceResponse([]), Plain()):
+        heads = [(await head(response, http_version)).headers for http_version in ("1.1", "2")]
+        assert all(each["content-type"] == "text/event-stream; charset=utf-8" for each in heads)
+        assert all(each["x-accel-buffering"] == "no" for each in heads)
+        assert "connection" not in heads[1]
+        assert heads[0].get("x-a") == ("b" if isinstance(response, Plain) else None)
+
+
+async def head(response: Response, http_version: str) -> Stream:
+    scope = {"http_version": http_version}
+    async with connect(response, method="HEAD", scope=scope) as stream:
+        await stream.wait_closed()
+    return stream
+
+
+async def test_head_may_take_too_long() -> None:
+    ran: list[str] = []
+    response = EventSourceResponse([], send_timeout=2, background=BackgroundTask(note, ran, "ran"))
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await anyio.sleep_forever()
+
+    with pytest.raises(SendTimeoutError):
+        await response(http_scope("HEAD"), Server().receive, send)
+
+    assert anyio.current_time() == 2
+    assert ran == []
+
+
 async def test_websocket_is_denied_with_the_stream() -> None:
     scope = {**http_scope(), "type": "websocket"}
     del scope["method"]
@@ -315,6 +356,68 @@ async def test_base_for_adapters_needs_no_more_than_two_methods() -> None:
     assert stream.headers["cache-control"] == "no-cache, no-transform"
     assert "content-length" not in stream.headers
     assert stream.body == b":\n\ndata: 1\n\ndata: 2\n\n"
+
+
+# Options
+
+
+async def test_options_of_an_event_stream_are_understood() -> None:
+    closed: list[str] = []
+    response = EventSourceResponse(
+        Events("a", then=KeyError("b")),
+        retry=5000,
+        on_error=lambda exc: asgi_sse.ServerSentEvent(type(exc).__name__, event="error"),
+        on_close=lambda info: closed.append(info.reason),
+    )
+    async with connect(response) as stream:
+        await stream.wait_closed()
+
+        assert isinstance(stream.error, KeyError)
+    assert stream.body == b":\nretry: 5000\ndata: a\r\n\r\nevent: error\ndata: KeyError\n\n"
+    assert closed == ["error"]
+
+
+async def test_ping_may_wait_for_silence() -> None:
+    """
+    sse-starlette's pings do not.
+    """
+    response = EventSourceResponse(
+        Events("a", "b", every=1.5),
+        ping=2,
+        ping_message_factory=lambda: b": p\n",
+        keep_alive_always=False,
+    )
+    async with connect(response) as stream:
+        await stream.wait_closed()
+
+    assert stream.body == b"data: a\r\n\r\ndata: b\r\n\r\n"
+
+
+async def test_content_may_be_kept_from_running_ahead() -> None:
+    """
+    sse-starlette resumes its content when the server has taken the item.
+    """
+    sent: list[int] = []
+
+    async def content() -> AsyncIterator[str]:
+        for text in "abc":
+            yield text
+            sent.append(len(server.sent))
+
+    server = Server()
+    await server.call(EventSourceResponse(content(), buffer_size=0))
+
+    assert sent == [2, 3, 4]
+
+
+@pytest.mark.parametrize("options", [{"max_age": 3}, {"open_delay": 3}])
+async def test_times_of_an_event_stream(options: dict[str, Any]) -> None:
+    events = Events(then=5)
+    async with connect(EventSourceResponse(events, **options)) as stream:
+        await stream.wait_closed()
+
+    assert stream.complete
+    assert stream.body.startswith(b"retry: ") == ("max_age" in options)
 
 
 # Pings
@@ -419,6 +522,19 @@ async def test_item_that_cannot_be_encoded_ends_the_stream() -> None:
         assert "colour" in str(stream.error)
     assert stream.body == b"data: a\r\n\r\n"
     assert events.ended
+
+
+async def test_error_of_an_item_comes_out_as_it_is() -> None:
+    class Special(ValueError):
+        def __str__(self) -> str:
+            raise self
+
+    special = Special()
+    async with connect(EventSourceResponse(Events("a", special))) as stream:
+        await stream.wait_closed()
+
+        assert stream.error is special
+        assert [note.split(" yielded ")[1] for note in special.__notes__] == ["Special()"]
 
 
 async def test_background_runs_after_the_end_and_after_a_disconnect() -> None:
@@ -691,6 +807,74 @@ async def test_streams_may_be_left_alone_when_the_server_stops(learns: bool) -> 
     options = EventSourceResponse([]).make_options({})
 
     assert options.watch_shutdown is learns
+
+
+# Subclasses
+
+
+class Copied(EventSourceResponse):
+    """
+    A response that answers by itself, as langgraph-api has it.
+    """
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async with anyio.create_task_group() as tasks:
+
+            async def until_over(function: Any, *args: Any) -> None:
+                await function(*args)
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(until_over, self.stream_response, send)
+            tasks.start_soon(until_over, self._listen_for_exit_signal)
+            await until_over(self._listen_for_disconnect, receive)
+
+    async def stream_response(self, send: Any) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+        async for data in self.body_iterator:
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+        async with self._send_lock:
+            self.active = False
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+@pytest.mark.parametrize("how", ["finish", "disconnect", "drain", "should_exit"])
+async def test_subclass_may_answer_by_itself(how: str) -> None:
+    left: list[str] = []
+
+    async def on_leave(message: Any) -> None:
+        left.append(message["type"])
+
+    events = Events(b"data: a\n\n", then=0 if how == "finish" else 60)
+
+    async def respond(request: Request) -> Response:
+        return Copied(events, client_close_handler_callable=on_leave)
+
+    async with connect(Starlette(routes=[Route("/", respond)])) as stream:
+        await anyio.sleep(1)
+        if how == "disconnect":
+            stream.disconnect()
+        elif how == "drain":
+            await drain()
+        elif how == "should_exit":
+            AppStatus.should_exit = True
+            # Also for who comes later.
+            await EventSourceResponse._listen_for_exit_signal()
+        await stream.wait_closed()
+
+    assert stream.complete == (how == "finish")
+    assert stream.body == b"data: a\n\n"
+    assert left == (["http.disconnect"] if how == "disconnect" else [])
+
+
+@pytest.mark.parametrize("name", ["_ping", "_stream_response", "_send_with_timeout"])
+def test_override_that_is_never_called_is_warned_of(name: str) -> None:
+    async def override(*args: Any) -> None: ...
+
+    with pytest.warns(RuntimeWarning, match=f"Mine.{name} is never called"):
+        type("Mine", (EventSourceResponse,), {name: override, "__qualname__": "Mine"})
+    # Not if it is called by the class itself.
+    type("Mine", (EventSourceResponse,), {name: override, "__call__": override})
 
 
 # In an app
