@@ -34,7 +34,7 @@ from starlette.types import Receive, Scope, Send
 
 from ._event import ServerSentEvent as CoreEvent
 from ._headers import ResponseHeaders
-from ._options import Options, OptionTypes
+from ._options import Options, ResponseOptions
 from ._request import Request
 from ._response import Response
 from ._source import Source
@@ -109,7 +109,7 @@ class EventSourceResponse(EventStreamResponse):
     options: ClassVar[Options] = Options(open_delay=OPEN_DELAY)
 
     @classmethod
-    def with_options(cls, **options: Unpack[OptionTypes]) -> type[Self]:
+    def with_options(cls, **options: Unpack[ResponseOptions]) -> type[Self]:
         """
         Return this class with the options of an :class:`asgi_sse.EventStream`.
 
@@ -140,8 +140,10 @@ class EventSourceResponse(EventStreamResponse):
     def make_options(self, scope: Scope) -> Options:
         return self.options.adapted(encode=_items_of(scope.get("route")).encode)
 
-    def make_response(self, scope: Scope, receive: Receive, send: Send) -> Response:
-        response = super().make_response(scope, receive, send)
+    def make_response(
+        self, options: Options, scope: Scope, receive: Receive, send: Send
+    ) -> Response:
+        response = super().make_response(options, scope, receive, send)
         if (stream := scope.get(_STREAM)) is not None:
             stream.response = response
             # What a dependency has said of it is known to the source's side, too.

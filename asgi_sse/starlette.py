@@ -20,20 +20,20 @@ from collections.abc import (
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from types import EllipsisType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias, Unpack, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, Unpack, cast
 
 import anyio
 from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 
 from . import _response as engine
+from ._door import Door
 from ._event import ServerSentEvent as CoreEvent
-from ._options import Closed, CommonOptions, Farewell, Options, Reason
+from ._options import Closed, CommonOptions, Options
 from ._request import Request
 from ._runtime import Runtime, current_runtime
-from ._shutdown import Stream, current_open_streams
 from ._source import Source
+from ._watch import Watcher
 
 if TYPE_CHECKING:
     from starlette.background import BackgroundTask
@@ -226,11 +226,11 @@ class AppStatus(metaclass=_AppStatusType):
 
 
 # What a switch for the whole process cannot do without.
-_open: dict[Stream, Runtime] = {}
+_open: dict[engine.Response | _Exit, Runtime] = {}
 
 
-def _close(stream: Stream, runtime: Runtime) -> None:
-    runtime.call_soon_threadsafe(partial(stream.shut_down, "shutdown", None, ...))
+def _close(stream: engine.Response | _Exit, runtime: Runtime) -> None:
+    runtime.call_soon_threadsafe(partial(stream.shut_down, "shutdown"))
 
 
 class EventStreamResponse(Response):
@@ -286,42 +286,44 @@ class EventStreamResponse(Response):
             BaseException: What the source raised, as it is.
 
         """
-        if scope["type"] == "websocket":
-            receive, send = _deny(receive, send)
-        if scope["type"] != "websocket" and scope["method"].upper() == "HEAD":
-            await self.head(scope, send)
-        else:
-            await self.stream(scope, receive, send)
-        if self.background is not None:
-            await self.background()
-
-    async def head(self, scope: Scope, send: Send) -> None:
-        """
-        Send the headers that the stream would have, and no body.
-        """
-        headers = list(self.make_headers(self.make_options(scope), scope))
-        start = {
-            "type": "http.response.start",
-            "status": self.status_code,
-            "headers": headers,
-        }
-        await send(start)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def stream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """
-        Stream to the client, and return when it is over, whoever has ended it.
-        """
-        await self.make_response(scope, receive, send).run()
-
-    def make_response(self, scope: Scope, receive: Receive, send: Send) -> engine.Response:
-        """
-        Return the engine's response, with the status and headers of this one.
-        """
         options = self.make_options(scope)
         options = options.adapted(
             status=self.status_code, raw_headers=self.make_headers(options, scope)
         )
+        if scope["type"] == "websocket":
+            await self.stream(options, scope, *_deny(receive, send))
+        else:
+            door = Door(options, routed=True)
+            await door.enter(partial(self._answer, options), scope, receive, send)
+        if self.background is not None:
+            await self.background()
+
+    async def _answer(self, options: Options, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"].upper() == "HEAD":
+            await self.head(options, send)
+        else:
+            await self.stream(options, scope, receive, send)
+
+    async def head(self, options: Options, send: Send) -> None:
+        """
+        Send the headers that the stream would have, and no body.
+        """
+        headers = list(options.raw_headers)
+        await send({"type": "http.response.start", "status": options.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def stream(self, options: Options, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Stream to the client, and return when it is over, whoever has ended it.
+        """
+        await self.make_response(options, scope, receive, send).run()
+
+    def make_response(
+        self, options: Options, scope: Scope, receive: Receive, send: Send
+    ) -> engine.Response:
+        """
+        Return the engine's response.
+        """
         return engine.Response(
             self.make_source(),
             options,
@@ -513,7 +515,7 @@ class EventSourceResponse(EventStreamResponse):
         opening = b"" if options.retry is None else options.opening
         return options.adapted(opening=opening, encode=partial(ensure_bytes, sep=self.sep))
 
-    async def head(self, scope: Scope, send: Send) -> None:
+    async def head(self, options: Options, send: Send) -> None:
         """
         Send the headers that the stream would have, and no body.
 
@@ -522,11 +524,11 @@ class EventSourceResponse(EventStreamResponse):
 
         """
         with anyio.move_on_after(self.send_timeout) as too_long:
-            await super().head(scope, send)
+            await super().head(options, send)
         if too_long.cancelled_caught:
             raise SendTimeoutError
 
-    async def stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def stream(self, options: Options, scope: Scope, receive: Receive, send: Send) -> None:
         """
         Stream to the client, and return when it is over, whoever has ended it.
 
@@ -541,7 +543,7 @@ class EventSourceResponse(EventStreamResponse):
             await self._heed(message)
             return message
 
-        self._response = response = self.make_response(scope, receive_or_handle, send)
+        self._response = response = self.make_response(options, scope, receive_or_handle, send)
         _open[response] = runtime = current_runtime()
         if AppStatus.should_exit:
             _close(response, runtime)
@@ -648,37 +650,27 @@ class _Open:
 
 class _Exit:
     """
-    Learns of an exit as a stream does, for those who close theirs by themselves.
+    Learns of an exit for those who answer by themselves: from a signal, or from AppStatus.
     """
-
-    ending: Literal["ended"] = "ended"
 
     def __init__(self) -> None:
         self._event = anyio.Event()
 
-    def shut_down(
-        self,
-        reason: Reason,
-        grace: float | None = None,
-        farewell: Farewell | EllipsisType = ...,
-        *,
-        finish: bool = True,
-    ) -> None:
+    def shut_down(self, _: str) -> None:
         self._event.set()
 
     async def wait(self) -> None:
-        streams = current_open_streams()
-        watch = AppStatus.enable_automatic_graceful_drain
-        # It has no function of the server's, by which that could be asked.
-        scope = {"server": ("unknown",)}
-        if AppStatus.should_exit or not streams.add(self, scope, self.shut_down, watch):
+        if AppStatus.should_exit:
             return
-        _open[self] = current_runtime()
+        runtime = current_runtime()
+        watcher = Watcher(runtime, self._event.set)
+        watcher.enter(AppStatus.enable_automatic_graceful_drain)
+        _open[self] = runtime
         try:
             await self._event.wait()
         finally:
             del _open[self]
-            streams.remove(self)
+            watcher.leave()
 
 
 # What subclasses of sse-starlette's response override.

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypeAliasType
 
 import asgi_sse
-from asgi_sse import Request, drain
+from asgi_sse import Limiter, Request, drain
 from asgi_sse.fastapi import (
     EventSourceResponse,
     EventStreamRoute,
@@ -410,6 +410,23 @@ async def test_options() -> None:
         assert isinstance(stream.error, ValueError)
     assert stream.body == b":\n\ndata: 1\n\n:\nevent: error\ndata: sorry\n\n"
     assert [info.reason for info in closed] == ["error"]
+
+
+async def test_door_is_that_of_an_event_stream() -> None:
+    options = EventSourceResponse.with_options(limit=Limiter(total=1), compress=True)
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        await anyio.sleep(60)
+
+    app = app_of(items, options)
+    async with connect(app, headers={"accept-encoding": "gzip"}) as stream:
+        assert stream.headers["content-encoding"] == "gzip"
+        async with connect(app) as late:
+            await late.wait_closed()
+
+    assert late.body.startswith(b":\nretry: ")
+    assert late.events == []
 
 
 @pytest.mark.parametrize(

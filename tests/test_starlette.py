@@ -4,6 +4,8 @@ What sse-starlette does is done, and better where its users had to complain.
 
 import inspect
 import re
+import signal
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -14,13 +16,13 @@ from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 import asgi_sse
 from asgi import NO_BODY, Server, http_scope
-from asgi_sse import EventStream, drain
+from asgi_sse import EventStream, Limiter, drain
 from asgi_sse._options import Options
 from asgi_sse._source import Source
 from asgi_sse.starlette import (
@@ -375,6 +377,68 @@ async def test_options_of_an_event_stream_are_understood() -> None:
         assert isinstance(stream.error, KeyError)
     assert stream.body == b":\nretry: 5000\ndata: a\r\n\r\nevent: error\ndata: KeyError\n\n"
     assert closed == ["error"]
+
+
+async def test_door_is_that_of_an_event_stream() -> None:
+    ran: list[str] = []
+
+    async def page(scope: Any, receive: Any, send: Any) -> None:
+        await PlainTextResponse("a page")(scope, receive, send)
+
+    limit = Limiter(total=1)
+
+    async def respond(request: Request) -> Response:
+        return EventSourceResponse(
+            Events("a", then=60),
+            headers={"x-a": "b"},
+            background=BackgroundTask(note, ran, "ran"),
+            allow_origins=["https://example.org"],
+            fallback=page,
+            limit=limit,
+            compress=True,
+        )
+
+    app = Starlette(routes=[Route("/", respond, methods=["GET", "POST"])])
+    headers = {"origin": "https://example.org", "accept-encoding": "gzip"}
+    async with connect(app, headers=headers, method="POST") as stream:
+        assert stream.status == 200
+        assert stream.headers["x-a"] == "b"
+        assert stream.headers["content-encoding"] == "gzip"
+        assert stream.headers["access-control-allow-origin"] == "https://example.org"
+        await stream.wait_chunks(1)
+        body = b"".join(message.get("body", b"") for message in stream.messages)
+        assert zlib.decompressobj(31).decompress(body) == b"data: a\r\n\r\n"
+
+        async with connect(app) as late:
+            await late.wait_closed()
+        assert late.body.startswith(b":\nretry: ")
+        async with connect(app, headers={"accept": "text/html"}) as other:
+            await other.wait_closed()
+        assert other.body == b"a page"
+        async with connect(app, method="HEAD", headers=headers) as head:
+            await head.wait_closed()
+        assert head.headers["content-encoding"] == "gzip"
+    assert ran == ["ran"] * 4
+
+
+async def test_end_of_an_event_stream() -> None:
+    async def respond(request: Request) -> Response:
+        events = [{"id": "1", "data": "a"}]
+        return EventSourceResponse(aiterate(events), end="stop", done="[DONE]")
+
+    app = Starlette(routes=[Route("/", respond)])
+    async with connect(app) as stream:
+        await stream.wait_closed()
+    async with connect(app, last_event_id=stream.last_event_id) as again:
+        await again.wait_closed()
+
+    assert [event.data for event in stream.events if event.data] == ["a", "[DONE]"]
+    assert again.status == 204
+
+
+async def aiterate(items: list[Any]) -> AsyncIterator[Any]:
+    for item in items:
+        yield item
 
 
 async def test_ping_may_wait_for_silence() -> None:
@@ -838,9 +902,11 @@ class Copied(EventSourceResponse):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-@pytest.mark.parametrize("how", ["finish", "disconnect", "drain", "should_exit"])
-async def test_subclass_may_answer_by_itself(how: str) -> None:
+@pytest.mark.parametrize("how", ["finish", "disconnect", "signal", "should_exit"])
+async def test_subclass_may_answer_by_itself(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     left: list[str] = []
+    # A server has one.
+    handler = signal.signal(signal.SIGTERM, lambda *args: None)
 
     async def on_leave(message: Any) -> None:
         left.append(message["type"])
@@ -854,13 +920,14 @@ async def test_subclass_may_answer_by_itself(how: str) -> None:
         await anyio.sleep(1)
         if how == "disconnect":
             stream.disconnect()
-        elif how == "drain":
-            await drain()
+        elif how == "signal":
+            signal.raise_signal(signal.SIGTERM)
         elif how == "should_exit":
             AppStatus.should_exit = True
             # Also for who comes later.
             await EventSourceResponse._listen_for_exit_signal()
         await stream.wait_closed()
+    signal.signal(signal.SIGTERM, handler)
 
     assert stream.complete == (how == "finish")
     assert stream.body == b"data: a\n\n"
