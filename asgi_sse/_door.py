@@ -58,12 +58,15 @@ class Door:
         if options.origins is not None and options.origins.varies:
             self._vary.append("Origin")
 
-    async def enter(self, app: ASGIApp, scope: Any, receive: Receive, send: Send) -> None:
+    # Neither this nor what it lets through is a coroutine function: the stream would wait
+    # in it, and each wake-up of the stream come by it.
+
+    def enter(self, app: ASGIApp, scope: Any, receive: Receive, send: Send) -> Awaitable[None]:
         """
-        Answer an HTTP request, or let it through to an application.
+        Return what answers an HTTP request, or lets it through to an application.
 
         Raises:
-            BaseException: What the application raises, or a function that is an option.
+            BaseException: What a function raises that is an option.
 
         """
         options = self._options
@@ -72,18 +75,16 @@ class Door:
         if options.fallback is not None and not (
             preflight or asks_for_event_stream(values(headers, b"accept"))
         ):
-            await options.fallback(scope, receive, _with_headers(send, [], ["Accept"]))
-            return
+            return options.fallback(scope, receive, _with_headers(send, [], ["Accept"]))
         if options.origins is not None or self._vary:
             added = [] if options.origins is None else options.origins.headers(headers)
             send = _with_headers(send, added, self._vary)
         refused = self._refuse(scope["method"], headers)
         if refused is not None:
-            await refuse(scope, receive, send, refused)
-        elif options.limit is None or scope["method"] == "HEAD":
-            await self._let_through(app, scope, receive, send)
-        else:
-            await self._limit(options.limit, app, scope, receive, send)
+            return refuse(scope, receive, send, refused)
+        if options.limit is None or scope["method"] == "HEAD":
+            return self._let_through(app, scope, receive, send)
+        return self._limit(options.limit, app, scope, receive, send)
 
     def _refuse(self, method: str, headers: Iterable[RawHeader]) -> Refused | None:
         """
@@ -122,12 +123,14 @@ class Door:
         else:
             await refuse(scope, receive, send, refusal)
 
-    async def _let_through(self, app: ASGIApp, scope: Any, receive: Receive, send: Send) -> None:
+    def _let_through(
+        self, app: ASGIApp, scope: Any, receive: Receive, send: Send
+    ) -> Awaitable[None]:
         codings = self._options.codings
         if codings:
             coding = choose_coding(values(scope["headers"], b"accept-encoding"), codings)
             send = compressing(send, coding, head=scope["method"] == "HEAD")
-        await app(scope, receive, send)
+        return app(scope, receive, send)
 
 
 def _with_headers(send: Send, added: list[RawHeader], vary: list[str]) -> Send:

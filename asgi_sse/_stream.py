@@ -101,12 +101,14 @@ class EventStream:
             streams.end_lifespan()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _stream(
+    def _stream(
         self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable
-    ) -> None:
-        if scope["method"] != "HEAD":
-            await Response(self._source, self._options, scope, receive, send).run()
-            return
+    ) -> Awaitable[None]:
+        if scope["method"] == "HEAD":
+            return self._head(send)
+        return Response(self._source, self._options, scope, receive, send).run()
+
+    async def _head(self, send: ASGISendCallable) -> None:
         await send(
             {
                 "type": "http.response.start",
