@@ -13,8 +13,9 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import anyio
 
@@ -114,6 +115,49 @@ async def call(app: ASGIApp, path: str, query: str, connection: Connection) -> N
     await app(make_scope(path, query), connection.receive, connection.send)
 
 
+class Subscriptions:
+    """
+    Open subscriptions of one app, to which something is published.
+    """
+
+    def __init__(self, contestant: str, count: int) -> None:
+        self._sources = Sources()
+        make = CONTESTANTS[contestant].make
+        assert make is not None
+        self._app = make(self._sources)
+        self._count = count
+        self._received = 0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        for _ in range(self._count):
+            connection = Connection()
+            send = partial(self._send, connection)
+            response = self._app(make_scope("/subscribe"), connection.receive, send)
+            self._tasks.append(asyncio.ensure_future(response))
+        await asyncio.sleep(0.05)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def deliver(self, events: int) -> None:
+        """
+        Publish *events* at once; return when everybody has them.
+        """
+        expected = self._received + self._count * events
+        await self._sources.publish_many(events)
+        # An Event would be one more to wake for each delivery.
+        while self._received < expected:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+    async def _send(self, connection: Connection, message: Any) -> None:
+        self._received += message.get("body", b"").count(b"data:")
+        await connection.send(message)
+
+
 def cpu_per_event(
     app: ASGIApp,
     path: str,
@@ -155,6 +199,24 @@ def cpu_per_stream(app: ASGIApp, streams: int) -> float:
 
     gc.collect()
     return anyio.run(main)
+
+
+def cpu_per_delivery(contestant: str, subscribers: int, burst: int, deliveries: int) -> float:
+    """
+    Return the CPU seconds of one event to one subscriber, *burst* events at a time.
+    """
+    times = deliveries // (subscribers * burst) + 1
+
+    async def main() -> float:
+        async with Subscriptions(contestant, subscribers) as subscriptions:
+            await subscriptions.deliver(burst)
+            began = time.process_time()
+            for _ in range(times):
+                await subscriptions.deliver(burst)
+            return (time.process_time() - began) / (times * subscribers * burst)
+
+    gc.collect()
+    return asyncio.run(main())
 
 
 def memory_per_stream(contestant: str, path: str, streams: int, measure: str) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def test_an_event_costs_no_more_than_it_did() -> None:
+def test_nothing_costs_more_than_it_did() -> None:
     """
     What the interpreter does is counted, not how long it takes.
     """
