@@ -115,6 +115,9 @@ class Hub:
             return
         try:
             event_id = await channel.publish(event)
+        except ValueError as error:
+            # The name is that of several channels.
+            raise Refused(400, f"{error}.\n") from error
         except BrokerError as error:
             raise Refused(
                 503, f"It is not known to be published: {error}\n", {"Retry-After": "1"}

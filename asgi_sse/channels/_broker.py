@@ -18,6 +18,7 @@ from ._backend import Backend, Batch, BrokerError, Entry, Order
 from ._log import Log
 from ._make import make_event
 from ._merged import Merged
+from ._names import check_name, is_pattern
 from ._subscription import Fanout, OnGap, Overflow, Statistics, Subscription
 
 __all__ = ["Broker", "BrokerChannel"]
@@ -30,8 +31,8 @@ _LINGER = 30.0
 # How long to wait before an engine that failed is asked again, in seconds: first, at most.
 _BACKOFF = (0.1, 5.0)
 
-# In an engine a name is a key, and perhaps shown in a log.
-_LONGEST_NAME = 1024
+# Which engines know wildcards.
+_WITH_WILDCARDS = {"memory", "nats"}
 
 
 class _Mirror(Log):
@@ -124,9 +125,11 @@ class BrokerChannel:
             BrokerError: The engine has refused it, or cannot be reached. After a timeout it
                 may have been published all the same.
             TypeError: The item cannot be an event.
-            ValueError: The item cannot be an event, or has an ID.
+            ValueError: The item cannot be an event, or has an ID, or the channel is several.
 
         """
+        if is_pattern(self.name):
+            raise ValueError(f"name must be that of one channel (got {self.name!r:.100})")
         made = make_event(item, event=event)
         if made.id is not None:
             raise ValueError(f"id must not be given: the engine makes it (got {made.id!r})")
@@ -320,14 +323,20 @@ class Broker:
         """
         Return the channel with this name; the same one each time.
 
+        Names are parts with dots in between. In memory and in NATS a part may be ``*``, and
+        the last one ``>``: ``news.*`` means ``news.sports``, and ``news.>`` also
+        ``news.sports.chess``. All channels that are meant, those that do not exist yet
+        included, are then read as if they were one, which keeps *history* events as well.
+        The events have the same IDs there as in their own channels.
+
         Raises:
-            ValueError: The name is empty, longer than 1024 bytes, or has control
-                characters, ``*`` or ``>``.
+            ValueError: The name is empty, longer than 1024 bytes, has control
+                characters, or wildcards where they cannot be.
 
         """
         found = self._channels.get(name)
         if found is None:
-            _check_name(name)
+            check_name(name, wildcards=self._scheme in _WITH_WILDCARDS)
             found = self._channels[name] = BrokerChannel(self, name)
         return found
 
@@ -390,15 +399,6 @@ class Broker:
         if self._tasks is None:
             raise BrokerError("the broker is not open. Did you forget async with?")
         self._tasks.start_soon(function)
-
-
-def _check_name(name: str) -> None:
-    if not isinstance(name, str):
-        raise TypeError(f"name must be a str (got {name!r:.100})")
-    if not name or len(name.encode("utf-8", "replace")) > _LONGEST_NAME:
-        raise ValueError(f"name must have 1 to {_LONGEST_NAME} bytes (got {name!r:.100})")
-    if not name.replace(" ", "").isprintable() or not {"*", ">"}.isdisjoint(name):
-        raise ValueError(f"name must not have control characters, * or > (got {name!r:.100})")
 
 
 def _fields(event: ServerSentEvent) -> dict[str, str]:

@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from heapq import merge
+from itertools import takewhile
 
 from anyio import Event, current_time, move_on_after
 from anyio.lowlevel import checkpoint
 
 from ._backend import Backend, Batch, BrokerError, Entry, Order
+from ._names import is_pattern, matches
 
 __all__ = ["MemoryBackend"]
 
@@ -29,7 +32,10 @@ class MemoryBackend(Backend):
         self._max_age = max_age
         self._epoch = secrets.token_urlsafe(6)
         self._channels: dict[str, _Kept] = {}
+        # Of all channels, so that it tells a place in several of them, too.
         self._number = 0
+        # From names and patterns to what wakes those who wait for them.
+        self._news: dict[str, Event] = {}
         self._closed = False
 
     async def publish(self, name: str, fields: Mapping[str, str]) -> Order:
@@ -40,30 +46,57 @@ class MemoryBackend(Backend):
         kept = self._channels.setdefault(name, _Kept())
         kept.entries.append((current_time(), Entry((self._number,), fields)))
         self._trim(kept)
-        kept.news.set()
-        kept.news = Event()
+        self._wake(name)
+        for each in [each for each in self._news if is_pattern(each) and matches(each, name)]:
+            self._wake(each)
         return (self._number,)
+
+    async def read(self, name: str, after: Order | None) -> AsyncGenerator[Batch, None]:
+        last = after or (0,)
+        first = after is None
+        try:
+            while not self._closed:
+                news = self._news.setdefault(name, Event())
+                gone = max((kept.gone for kept in self._find(name)), default=(0,))
+                missing = gone if first or last < gone else None
+                first = False
+                last = max(last, gone)
+                parts = [kept.after(last) for kept in self._find(name)]
+                entries = list(merge(*parts, key=lambda entry: entry.order))
+                if len(entries) > self._history:
+                    # Of several channels together no more is kept than of one.
+                    missing = entries[-self._history - 1].order
+                    entries = entries[-self._history :]
+                if entries:
+                    last = entries[-1].order
+                yield Batch(entries, missing)
+                with move_on_after(_PATIENCE):
+                    await news.wait()
+        finally:
+            # If somebody else waits for it, too, he asks again.
+            self._wake(name)
+        raise BrokerError("the broker is closed")
+
+    def _wake(self, name: str) -> None:
+        if name in self._news:
+            self._news.pop(name).set()
+
+    def _find(self, name: str) -> list[_Kept]:
+        """
+        Return what is kept by now of the channels that are meant.
+        """
+        if is_pattern(name):
+            found = [kept for each, kept in self._channels.items() if matches(name, each)]
+        else:
+            found = [self._channels[name]] if name in self._channels else []
+        for kept in found:
+            self._trim(kept)
+        return found
 
     def _trim(self, kept: _Kept) -> None:
         oldest = -1.0 if self._max_age is None else current_time() - self._max_age
         while kept.entries and (len(kept.entries) > self._history or kept.entries[0][0] <= oldest):
             kept.gone = kept.entries.popleft()[1].order
-
-    async def read(self, name: str, after: Order | None) -> AsyncGenerator[Batch, None]:
-        kept = self._channels.setdefault(name, _Kept())
-        self._trim(kept)
-        missing = kept.gone if after is None or after < kept.gone else None
-        after = after or (0,)
-        while not self._closed:
-            news = kept.news
-            entries = [entry for _, entry in kept.entries if entry.order > after]
-            if entries:
-                after = entries[-1].order
-            yield Batch(entries, missing)
-            with move_on_after(_PATIENCE):
-                await news.wait()
-            missing = kept.gone if after < kept.gone else None
-        raise BrokerError("the broker is closed")
 
     def write_id(self, order: Order) -> str:
         return f"{self._epoch}-{order[0]}"
@@ -77,8 +110,8 @@ class MemoryBackend(Backend):
 
     async def aclose(self) -> None:
         self._closed = True
-        for kept in self._channels.values():
-            kept.news.set()
+        for news in self._news.values():
+            news.set()
 
 
 class _Kept:
@@ -90,4 +123,8 @@ class _Kept:
         # With the time at which each was published.
         self.entries: deque[tuple[float, Entry]] = deque()
         self.gone: Order = (0,)
-        self.news = Event()
+
+    def after(self, order: Order) -> Iterator[Entry]:
+        # From the end: a reader has most of them.
+        newest = (entry for _, entry in reversed(self.entries))
+        return reversed(list(takewhile(lambda entry: entry.order > order, newest)))

@@ -30,6 +30,7 @@ except ImportError as error:  # pragma: no cover
     raise ImportError("nats:// needs nats-py; try: pip install 'asgi-sse[nats]'") from error
 
 from ._backend import Backend, Batch, BrokerError, Entry, Order
+from ._names import split
 
 __all__ = ["NatsBackend"]
 
@@ -294,11 +295,9 @@ class NatsBackend(Backend):
         await self._ask(f"STREAM.UPDATE.{self._name}", **info["config"] | {"metadata": metadata})
 
     def _subject(self, name: str) -> str:
-        parts = name.split(".")
-        if not all(parts):
-            # NATS knows no empty part.
-            parts = [name]
-        return ".".join([self._name, *(quote(part).replace(".", "%2E") for part in parts)])
+        parts = (part if part in ("*", ">") else quote(part) for part in split(name))
+        # Only a name that is one part has dots in it.
+        return ".".join([self._name, *(part.replace(".", "%2E") for part in parts)])
 
     # The connection.
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
 import anyio.lowlevel
 
 from .._event import ServerSentEvent
-from ..channels import Broker
+from ..channels import Broker, BrokerError
 from ..channels._merged import Merged
 from ..channels._subscription import Subscription
 
@@ -21,6 +21,12 @@ __all__ = ["check_backend"]
 
 # For an engine on a busy machine.
 _TIMEOUT = 10.0
+
+# All of Unicode, but for what no UTF-8 can hold and the ends of lines, in 18 texts.
+_UNICODE = [
+    "".join(map(chr, range(start, min(start + 0x10000, 0x110000))))
+    for start in (0xE000, *range(0x10000, 0x110000, 0x10000))
+] + ["".join(map(chr, range(0xD800))).replace("\r", "")]
 
 _TEXTS = [
     "",
@@ -32,9 +38,15 @@ _TEXTS = [
     "\u2028\x0b\x85",
     "\U0001f4a3",
     "x" * 1_000_000,
+    *_UNICODE,
 ]
 
-_NAMES = ["with space", "a/b", "a:b", "a.b", "\u00e4", "x" * 500, "?a=b&c=d", "%20"]
+_NAMES = ["with space", "a/b", "a:b", "a.b", ".a..", "\u00e4" * 500, "x" * 1000, "?a=b&c=d", "%20"]
+_BAD_NAMES = ["", "a\0b", "a\nb", "\x7f", "x" * 10_000, "\ud800", "a*", "a>b", "a.>.b"]
+
+# What a client may send as its last event ID.
+_GARBAGE = ["nonsense", "-", "1-", "-1", "\U0001f4a3", "9" * 4000, "0-0-0", " ", "\0", "\xff"]
+_GARBAGE += ["x" * 10_000, "\r\nid: 1", "\ud800", "1-1 ", "\u0661-\u0661", "-1--1", "earliest "]
 
 
 async def check_backend(make: Callable[[int], Broker]) -> None:
@@ -138,7 +150,7 @@ async def _check_unknown_ids(make: Callable[[int], Broker]) -> None:
     name = _name("unknown")
     async with make(10) as broker:
         event_id = await broker.publish(name, "x")
-        for unknown in ("nonsense", "-", "1-", "-1", "\U0001f4a3", "9" * 4000, "0-0-0"):
+        for unknown in _GARBAGE:
             async with broker.subscribe(name, last_event_id=unknown) as subscription:
                 events = await _take(subscription, 2)
             _assert_reset(events[0], unknown)
@@ -159,6 +171,61 @@ async def _check_ids_from_the_future(make: Callable[[int], Broker]) -> None:
             events = await _take(subscription, 2)
         _assert_reset(events[0], ahead)
         assert events[1].id == event_id
+
+
+async def _check_large_events(make: Callable[[int], Broker]) -> None:
+    # More than that may be refused, in words; what follows comes all the same.
+    async with make(10) as broker, _subscribed(broker, "large") as (name, subscription):
+        for size in (900_000, 10_000_000):
+            expected = ["x" * size, "after"]
+            try:
+                await broker.publish(name, expected[0])
+            except BrokerError as exc:
+                if size < 1_000_000 or not str(exc):
+                    raise
+                del expected[0]
+            await broker.publish(name, "after")
+            assert [event.data for event in await _take(subscription, len(expected))] == expected
+
+
+async def _check_names(make: Callable[[int], Broker]) -> None:
+    async with make(10) as broker:
+        for name in _BAD_NAMES:
+            for use in (broker.channel, broker.subscribe):
+                try:
+                    use(name)
+                except ValueError:
+                    continue
+                raise AssertionError(f"{name!r:.100} was not refused")
+
+
+async def _check_wildcards(make: Callable[[int], Broker]) -> None:
+    prefix = secrets.token_hex(4)
+    names = [f"{prefix}.a", f"{prefix}.a.b", f"{prefix}.c d", prefix, f"{prefix}..a"]
+    async with make(20) as broker:
+        try:
+            broker.channel(f"{prefix}.*")
+        except ValueError:
+            # The engine has none.
+            return
+        for pattern, meant in ((f"{prefix}.*", "02"), (f"{prefix}.>", "012")):
+            ids: list[tuple[str, bool]] = []
+            async with broker.subscribe(pattern) as subscription:
+                await _take(subscription, 1)
+                for number in range(10):
+                    event_id = await broker.publish(names[number % 5], number)
+                    ids.append((event_id, str(number % 5) in meant))
+                expected = [event_id for event_id, wanted in ids if wanted]
+                events = await _take(subscription, len(expected))
+                assert [event.id for event in events] == expected
+            # The ID of any event is a place in all channels, whichever it is from.
+            for number, (last, _) in enumerate(ids[:]):
+                expected = [event_id for event_id, wanted in ids[number + 1 :] if wanted]
+                async with broker.subscribe(pattern, last_event_id=last) as subscription:
+                    expected.append(await broker.publish(names[0], "later"))
+                    events = await _take(subscription, len(expected))
+                assert [event.id for event in events] == expected
+                ids.append((expected[-1], True))
 
 
 async def _check_many_channels(make: Callable[[int], Broker]) -> None:
@@ -236,6 +303,42 @@ async def _check_races(make: Callable[[int], Broker]) -> None:
         assert ids == published
 
 
+async def _check_every_moment(make: Callable[[int], Broker]) -> None:
+    """
+    Come with each ID at each moment, to a reader that runs and to one that begins.
+    """
+    name = _name("moments")
+    ids: list[str] = []
+    seen: list[tuple[int, list[str | None]]] = []
+    count = 12
+
+    async def follow(broker: Broker, start: int) -> None:
+        last = ids[start - 1] if start else "earliest"
+        async with broker.subscribe(name, last_event_id=last) as subscription:
+            # All that is kept begins with a place.
+            events = await _take(subscription, count - start + (not start))
+        seen.append((start, [event.id for event in events][not start :]))
+
+    async with AsyncExitStack() as brokers:
+        # A reader begins with the first subscription of its broker.
+        elsewhere, reading, *others = [
+            await brokers.enter_async_context(make(100)) for _ in range(count + 2)
+        ]
+        await _take(reading.subscribe(name), 1)
+        async with anyio.create_task_group() as tasks:
+            for number, beginning in enumerate(others):
+                for start in range(number + 1):
+                    tasks.start_soon(follow, reading, start)
+                    tasks.start_soon(follow, beginning, start)
+                for _ in range(number % 4):
+                    await anyio.lowlevel.checkpoint()
+                ids.append(await elsewhere.publish(name, number))
+
+    assert len(seen) == count * (count + 1)
+    for start, got in seen:
+        assert got == ids[start:]
+
+
 async def _check_brokers_share_the_engine(make: Callable[[int], Broker]) -> None:
     name = _name("shared")
     async with make(10) as one, make(10) as two:
@@ -253,11 +356,15 @@ _CHECKS = [
     _check_replay,
     _check_new_client_has_an_id,
     _check_eviction,
+    _check_large_events,
+    _check_names,
+    _check_wildcards,
     _check_unknown_ids,
     _check_ids_from_the_future,
     _check_many_channels,
     _check_many_channels_in_one_stream,
     _check_races,
+    _check_every_moment,
     _check_brokers_share_the_engine,
 ]
 
@@ -287,4 +394,6 @@ async def _take(subscription: Subscription | Merged, count: int) -> list[ServerS
 
 def _assert_reset(event: ServerSentEvent, requested: str) -> None:
     assert event.event == "reset"
-    assert json.loads(event.data or "")["requested"] == requested[:200]
+    assert json.loads(event.data or "")["requested"] == (
+        requested[:200].encode("utf-8", "replace").decode()
+    )

@@ -466,10 +466,54 @@ async def test_the_engine_makes_the_ids() -> None:
             await broker.publish("a", ServerSentEvent("x", id="1"))
 
 
-@pytest.mark.parametrize("name", ["", "x" * 1025, "\0", "a\nb", "news.*", "news.>", "\x7f"])
+@pytest.mark.parametrize(
+    "name", ["", "x" * 10_000, "\0", "a\nb", "\x7f", "\ud800", "n*", "n.>.a", "n..*", ".>", "n.*>"]
+)
 async def test_names_that_cannot_be_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="name must"):
         Broker("memory://").channel(name)
+
+
+async def test_redis_has_no_wildcards() -> None:
+    with pytest.raises(ValueError, match="Redis has no wildcards"):
+        Broker("redis://").channel("news.*")
+
+
+async def test_nothing_is_published_to_a_wildcard() -> None:
+    async with Broker("memory://") as broker:
+        with pytest.raises(ValueError, match="name must be that of one channel"):
+            await broker.publish("news.>", "x")
+
+
+async def test_a_wildcard_keeps_as_much_as_one_channel() -> None:
+    async with Broker("memory://", history=3) as broker:
+        ids = [await broker.publish(f"news.{number}", number) for number in range(5)]
+        async with broker.subscribe("news.*", last_event_id=ids[0]) as subscription:
+            events = [await anext(subscription) for _ in range(4)]
+        assert events[0].event == "reset"
+        assert [event.id for event in events[1:]] == ids[2:]
+        async with broker.subscribe("news.*", last_event_id=ids[1]) as subscription:
+            assert [(await anext(subscription)).id for _ in range(3)] == ids[2:]
+
+
+async def test_a_wildcard_that_misses_events_of_one_channel_tells_so() -> None:
+    backend = MemoryBackend(3, None)
+    batches = backend.read("news.>", None)
+
+    async def read() -> tuple[list[int], int | None]:
+        batch = await anext(batches)
+        missing = None if batch.missing is None else batch.missing[0]
+        return [entry.order[0] for entry in batch.entries], missing
+
+    assert await read() == ([], 0)
+    await backend.publish("news.quiet", {})
+    await backend.publish("other", {})
+    assert await read() == ([1], None)
+    for _ in range(4):
+        await backend.publish("news.busy", {})
+    await backend.publish("news.quiet", {})
+    assert await read() == ([5, 6, 7], 4)
+    await batches.aclose()
 
 
 async def test_a_name_is_text() -> None:

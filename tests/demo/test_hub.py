@@ -122,6 +122,18 @@ async def test_a_name_may_have_any_characters_that_a_channel_may_have() -> None:
         assert [event.data for event in await stream.take(2)] == ["1", "2"]
 
 
+async def test_a_name_with_wildcards_is_subscribed_to_only() -> None:
+    async with opened("news.*", "news.sports") as hub, hub.subscribe("?channel=news.*") as stream:
+        await hub.publish("news.sports", "1")
+        refused = await hub.publish("news.*", "2")
+
+        assert (await stream.next_event()).data == "1"
+        assert (refused.status, refused.text) == (
+            400,
+            "name must be that of one channel (got 'news.*').\n",
+        )
+
+
 @pytest.mark.parametrize(
     ("path", "body", "headers", "status", "text"),
     [

@@ -18,7 +18,7 @@ from program import PATIENCE, start
     ("argv", "message"),
     [
         ([], "the following arguments are required: NAME"),
-        (["a*", "b"], "name must not have control characters, * or > (got 'a*')"),
+        (["a*", "b"], "name must have * only as a whole part, > only as the last (got 'a*')"),
         ([""], "name must have 1 to 1024 bytes (got '')"),
         (["a", "--broker", "x://y"], "url must be of memory"),
         (["a", "--history", "0"], "history must be at least 1 event (got 0)"),
