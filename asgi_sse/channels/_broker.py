@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any, Self
+from weakref import WeakValueDictionary
 
 from anyio import create_task_group, current_time, sleep
 from anyio.abc import TaskGroup
@@ -42,18 +43,20 @@ class _Mirror(Log):
 
     __slots__ = ("_backend", "_orders", "gone", "last")
 
-    def __init__(self, history: int, backend: Backend, missing: Order) -> None:
-        super().__init__(history)
+    def __init__(
+        self, history: int, max_age: float | None, backend: Backend, missing: Order
+    ) -> None:
+        super().__init__(history, max_age)
         self._backend = backend
         # Side by side with the events.
         self._orders: list[Order] = []
         #: Up to here nothing is kept, and up to here everything was read.
         self.gone = self.last = missing
 
-    def mirror(self, event: ServerSentEvent, order: Order) -> None:
+    def mirror(self, event: ServerSentEvent, order: Order, now: float) -> None:
         self._orders.append(order)
         self.last = order
-        self.append(event)
+        self.append(event, now=now)
 
     def miss(self, missing: Order) -> None:
         """
@@ -61,6 +64,7 @@ class _Mirror(Log):
         """
         self._events.clear()
         self._orders.clear()
+        self._times.clear()
         self._vacant = 0
         self.end += 1
         self.start = self.end
@@ -136,6 +140,7 @@ class BrokerChannel:
         backend = self._broker._backend
         order = await backend.publish(self.name, _fields(made))
         self._published += 1
+        self._broker._publishing.add(self)
         return backend.write_id(order)
 
     def subscribe(self, last_event_id: str | None = None) -> Subscription:
@@ -207,6 +212,9 @@ class BrokerChannel:
     def _take(self, batch: Batch) -> None:
         fanout = self._fanout
         log = fanout.get_ready(batch.missing)
+        # By the clock of this process, which reads even if nothing comes: so an event may stay
+        # here for as long again as it was in the engine before it was read.
+        now = current_time()
         for entry in batch.entries:
             try:
                 event = _event(entry, self._broker._backend.write_id(entry.order))
@@ -215,7 +223,8 @@ class BrokerChannel:
                 log.last = entry.order
                 logger.warning("channel %r has an entry that is no event: %s", self.name, exc)
             else:
-                log.mirror(event, entry.order)
+                log.mirror(event, entry.order, now)
+        log.expire(now)
         fanout.wake()
         fanout.place_all(caught_up=not batch.entries)
 
@@ -238,7 +247,8 @@ class _Fanout(Fanout):
     def get_ready(self, missing: Order | None) -> _Mirror:
         if self._mirror is None:
             assert missing is not None
-            self._mirror = _Mirror(self._broker._history, self._broker._backend, missing)
+            broker = self._broker
+            self._mirror = _Mirror(broker._history, broker._max_age, broker._backend, missing)
             self.log = self._mirror
         elif missing is not None:
             self._mirror.miss(missing)
@@ -315,7 +325,10 @@ class Broker:
         self._overflow = overflow
         self._on_gap = on_gap
         self._timeout = timeout
-        self._channels: dict[str, BrokerChannel] = {}
+        # What clients ask for may be any name: those go that nobody holds, reads or has
+        # published to.
+        self._channels: WeakValueDictionary[str, BrokerChannel] = WeakValueDictionary()
+        self._publishing: set[BrokerChannel] = set()
         self._backend: Backend
         self._tasks: TaskGroup | None = None
 

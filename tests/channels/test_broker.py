@@ -2,6 +2,7 @@
 Channels that an engine keeps.
 """
 
+import gc
 import shutil
 import socket
 import subprocess
@@ -514,6 +515,39 @@ async def test_a_wildcard_that_misses_events_of_one_channel_tells_so() -> None:
     await backend.publish("news.quiet", {})
     assert await read() == ([5, 6, 7], 4)
     await batches.aclose()
+
+
+async def test_channels_that_nobody_holds_are_forgotten() -> None:
+    async with Broker("memory://") as broker:
+        async with broker.subscribe("made up"):
+            await anyio.sleep(1)
+        await broker.publish("real", "x")
+        await anyio.sleep(60)
+        gc.collect()
+
+        assert list(broker._channels) == ["real"]
+        assert broker.channel("real").statistics().published == 1
+        assert isinstance(broker._backend, MemoryBackend)
+        assert list(broker._backend._channels) == ["real"]
+        assert not broker._backend._news
+
+
+async def test_what_a_process_has_read_ages_there() -> None:
+    async with Broker("memory://", max_age=10) as broker:
+        channel = broker.channel("a")
+        subscription = channel.subscribe()
+        first = await anext(subscription)
+        last = await channel.publish("1")
+        assert (await anext(subscription)).data == "1"
+        await anyio.sleep(30)
+        assert channel.statistics().oldest == channel.statistics().position == 1
+        async with channel.subscribe("earliest") as all_that_is_kept:
+            assert (await anext(all_that_is_kept)).id == last
+        async with channel.subscribe(first.id) as late:
+            assert (await anext(late)).event == "reset"
+        # Who has everything has missed nothing.
+        await channel.publish("2")
+        assert (await anext(subscription)).data == "2"
 
 
 async def test_a_name_is_text() -> None:
