@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any, Self
+from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 from anyio import create_task_group, current_time, sleep
@@ -286,7 +287,8 @@ class Broker:
     Args:
         url: ``memory://``: this process only, nothing is kept over its end. ``redis://``,
             ``rediss://`` and ``unix://``: Redis, as redis-py reads it. ``nats://``: NATS
-            with JetStream, as nats-py reads it.
+            with JetStream, as nats-py reads it; several servers with commas in between.
+            A password is percent-encoded, and never told in an error.
         history: How many events of each channel are kept.
         max_age: How many seconds an event is kept.
         prefix: What the names begin with in the engine.
@@ -315,9 +317,7 @@ class Broker:
         Fanout(history=history, max_age=max_age, overflow=overflow, on_gap=on_gap)
         if overflow == "latest":
             raise ValueError("overflow must be 'close' or 'skip' (got 'latest')")
-        self._scheme = url.partition("://")[0]
-        if self._scheme not in ("memory", "redis", "rediss", "unix", "nats"):
-            raise ValueError(f"url must be of memory, redis, rediss, unix or nats (got {url!r})")
+        self._scheme = _check_url(url)
         self._url = url
         self._history = history
         self._max_age = max_age
@@ -412,6 +412,25 @@ class Broker:
         if self._tasks is None:
             raise BrokerError("the broker is not open. Did you forget async with?")
         self._tasks.start_soon(function)
+
+
+def _check_url(url: str) -> str:
+    """
+    Return the scheme, and say nothing of what stands after it: there may be a password.
+    """
+    scheme, found, _ = url.partition("://")
+    if not found or scheme not in ("memory", "redis", "rediss", "unix", "nats"):
+        got = f"{scheme}://..." if found else "none of them"
+        raise ValueError(f"url must be of memory, redis, rediss, unix or nats (got {got})")
+    try:
+        for part in url.split(","):
+            urlsplit(part).port  # noqa: B018
+    except ValueError:
+        # Its reason would tell what it took for a port.
+        raise ValueError(
+            "url must have a number as its port. Did you forget to percent-encode the password?"
+        ) from None
+    return scheme
 
 
 def _fields(event: ServerSentEvent) -> dict[str, str]:

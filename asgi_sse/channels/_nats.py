@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 from anyio import (
     CancelScope,
@@ -65,7 +65,8 @@ class NatsBackend(Backend):
     milliseconds, so that nobody takes the one for the other.
 
     Args:
-        url: As nats-py reads it.
+        url: As nats-py reads it; several with commas in between. Who connects is told by
+            the first.
         history: How many messages of each subject are kept at least.
         max_age: How many seconds a message is kept.
         prefix: The name of the stream, and what its subjects begin with. What cannot be
@@ -79,7 +80,7 @@ class NatsBackend(Backend):
     ) -> None:
         if get_cancelled_exc_class().__module__.partition(".")[0] == "trio":
             raise BrokerError("nats:// needs asyncio: nats-py knows no trio")
-        self._url = url
+        self._servers = url.split(",")
         self._history = history
         self._max_age = max_age
         self._name = re.sub(r"[^A-Za-z0-9_-]", "", prefix)
@@ -104,11 +105,9 @@ class NatsBackend(Backend):
         # As they are written: "NATS/1.0", then each on a line, then an empty one.
         size = 12 + sum(len(key) + len(text) + 4 for key, text in headers.items()) + len(data)
         async with self._talk():
-            await self._connect()
-            if size > self._client.max_payload:
-                raise BrokerError(
-                    f"NATS: max_payload is {self._client.max_payload} bytes (got {size})"
-                )
+            client = await self._connect()
+            if size > client.max_payload:
+                raise BrokerError(f"NATS: max_payload is {client.max_payload} bytes (got {size})")
             try:
                 answer = await self._request(self._subject(name), data, headers)
             except NoRespondersError:
@@ -197,11 +196,11 @@ class NatsBackend(Backend):
             "inactive_threshold": _FORGET_AFTER * _SECOND,
         }
         async with self._talk():
-            await self._connect()
+            client = await self._connect()
             made = await self._ask(
                 f"CONSUMER.CREATE.{self._name}", stream_name=self._name, config=config
             )
-            consumer = _Consumer(self._client, self._name, made["name"], made["num_pending"])
+            consumer = _Consumer(client, self._name, made["name"], made["num_pending"])
             await consumer.subscribe()
         return consumer
 
@@ -301,15 +300,19 @@ class NatsBackend(Backend):
 
     # The connection.
 
-    async def _connect(self) -> None:
+    async def _connect(self) -> Any:
+        """
+        Return the client; a new one, if there is none that is connected.
+        """
         async with self._opening:
             if self._client is not None and not self._client.is_closed:
-                return
+                return self._client
             self._trouble = None
-            self._client = Client()
+            client: Any = Client()
             try:
-                await self._client.connect(
-                    self._url,
+                await client.connect(
+                    self._servers,
+                    **_credentials(self._servers[0]),
                     connect_timeout=self._timeout,
                     # A reader has to know that there was another connection before, and
                     # what could not be published must not be published later.
@@ -319,13 +322,16 @@ class NatsBackend(Backend):
                     error_cb=self._note,
                     closed_cb=self._give_up,
                 )
+                self._client = client
                 await self._look()
             except BaseException as exc:
-                await self.aclose()
+                with move_on_after(1, shield=True):
+                    await client.close()
                 if isinstance(exc, NatsError) and self._trouble is not None:
                     # What it says itself is that there was no server left to try.
                     raise self._trouble from exc
                 raise
+            return client
 
     async def _note(self, trouble: Exception) -> None:
         self._trouble = trouble
@@ -440,8 +446,9 @@ class _Consumer:
         self._news = Event()
         # How many more the server will send before it has to be asked again.
         self._asked = 0
-        # How many it has sent.
+        # How many it has sent, and whether it has said that there are no more by now.
         self._count = 0
+        self._is_empty = False
         #: How many messages there were when it was made.
         self.pending = pending
 
@@ -467,7 +474,8 @@ class _Consumer:
             self._news = Event()
             messages, self._messages = self._messages, []
             found = [message for message in messages if self._is_message(message)]
-            if found or not self._asked:
+            if found or self._is_empty:
+                self._is_empty = False
                 return found
 
     async def _ask(self, patience: float) -> None:
@@ -491,19 +499,32 @@ class _Consumer:
             return True
         status = message.headers["Status"]
         about = message.headers.get("Description", "")
-        if about == "Batch Completed":
-            # Which was seen before, and something else was asked since.
-            return False
-        # No messages, none in time, or the next is too large for the rest of "max_bytes".
-        if status not in ("404", "408") and "MaxBytes" not in about:
+        if status in ("404", "408"):
+            # There are none, or none have come in time.
+            self._asked = 0
+            self._is_empty = True
+        elif "MaxBytes" in about:
+            # The next is too large for what was left of it.
+            self._asked = 0
+        elif about != "Batch Completed":
+            # (That was seen before, and something else was asked since.)
             raise BrokerError(f"NATS: {about or status}")
-        self._asked = 0
         return False
 
     async def aclose(self) -> None:
         with suppress(NatsError, OSError), move_on_after(1, shield=True):
             await self._client.publish(f"$JS.API.CONSUMER.DELETE.{self._path}")
             await self._subscription.unsubscribe()
+
+
+def _credentials(url: str) -> dict[str, str]:
+    """
+    Return what nats-py does not decode itself.
+    """
+    parts = urlsplit(url)
+    if parts.password is not None:
+        return {"user": unquote(parts.username or ""), "password": unquote(parts.password)}
+    return {} if parts.username is None else {"token": unquote(parts.username)}
 
 
 def _fields(message: Any) -> dict[str, str]:

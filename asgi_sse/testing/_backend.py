@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import anyio
 import anyio.lowlevel
@@ -177,14 +177,14 @@ async def _check_large_events(make: Callable[[int], Broker]) -> None:
     # More than that may be refused, in words; what follows comes all the same.
     async with make(10) as broker, _subscribed(broker, "large") as (name, subscription):
         for size in (900_000, 10_000_000):
-            expected = ["x" * size, "after"]
+            refused = None
             try:
-                await broker.publish(name, expected[0])
+                await broker.publish(name, "x" * size)
             except BrokerError as exc:
-                if size < 1_000_000 or not str(exc):
-                    raise
-                del expected[0]
+                refused = exc
+            assert not refused or (size > 1_000_000 and str(refused))
             await broker.publish(name, "after")
+            expected = ["after"] if refused else ["x" * size, "after"]
             assert [event.data for event in await _take(subscription, len(expected))] == expected
 
 
@@ -192,11 +192,10 @@ async def _check_names(make: Callable[[int], Broker]) -> None:
     async with make(10) as broker:
         for name in _BAD_NAMES:
             for use in (broker.channel, broker.subscribe):
-                try:
-                    use(name)
-                except ValueError:
-                    continue
-                raise AssertionError(f"{name!r:.100} was not refused")
+                accepted: object = None
+                with suppress(ValueError):
+                    accepted = use(name)
+                assert accepted is None
 
 
 async def _check_wildcards(make: Callable[[int], Broker]) -> None:

