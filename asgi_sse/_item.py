@@ -30,7 +30,7 @@ def encode_item(item: Any, json: Callable[[Any], str | bytes]) -> bytes:
     if isinstance(item, str):
         return encode_data(item)
     if isinstance(item, bytes | bytearray | memoryview):
-        return _check_blocks(bytes(item))
+        return check_blocks(bytes(item))
     try:
         text = json(item)
     except Exception as exc:
@@ -42,9 +42,13 @@ def encode_item(item: Any, json: Callable[[Any], str | bytes]) -> bytes:
     return encode_data(text)
 
 
-def _check_blocks(blocks: bytes) -> bytes:
+def check_blocks(blocks: bytes, meant: str = "str") -> bytes:
     """
     Refuse bytes after which the next event would be read as part of this one.
+
+    Raises:
+        ValueError: They are such; with a guess at what was *meant*.
+
     """
     for end in _LINE_ENDS:
         if blocks.endswith(end):
@@ -53,5 +57,5 @@ def _check_blocks(blocks: bytes) -> bytes:
                 return blocks
             break
     raise ValueError(
-        "bytes must be whole blocks that end with a blank line; did you mean to yield a str?"
+        f"bytes must be whole blocks that end with a blank line; did you mean to yield a {meant}?"
     )

@@ -22,6 +22,7 @@ from typing import (
 )
 
 from fastapi import Depends, Header
+from fastapi import Response as InjectedResponse
 from fastapi.exceptions import ResponseValidationError
 from fastapi.openapi.models import MediaType
 from fastapi.routing import APIRoute
@@ -30,10 +31,11 @@ from fastapi.utils import create_model_field, deep_dict_update
 from pydantic import GetJsonSchemaHandler, RootModel, TypeAdapter, ValidationError
 from starlette.background import BackgroundTask
 from starlette.requests import HTTPConnection
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from ._event import ServerSentEvent as CoreEvent
 from ._headers import ResponseHeaders
+from ._item import check_blocks
 from ._options import Options, ResponseOptions
 from ._request import Request
 from ._response import Response
@@ -47,6 +49,7 @@ __all__ = [
     "LastEventID",
     "ServerSentEvent",
     "StreamRequest",
+    "format_sse_event",
 ]
 
 # The path operation has the say in these.
@@ -143,8 +146,11 @@ class EventSourceResponse(EventStreamResponse):
     def make_response(
         self, options: Options, scope: Scope, receive: Receive, send: Send
     ) -> Response:
+        stream = scope.get(_STREAM)
+        if stream is not None and stream.injected is not None:
+            send = _with_late_headers(send, stream.injected)
         response = super().make_response(options, scope, receive, send)
-        if (stream := scope.get(_STREAM)) is not None:
+        if stream is not None:
             stream.response = response
             # What a dependency has said of it is known to the source's side, too.
             response.request = stream.request
@@ -155,15 +161,27 @@ class EventStreamRoute(APIRoute):
     """
     A route that describes what its path operation yields in OpenAPI.
 
+    And for which it is not too late, within the path operation and before its
+    first event, to set headers, cookies or the status of the injected response.
+
     As the ``route_class`` of a router: ``APIRouter(route_class=EventStreamRoute)``,
     or ``app.router.route_class = EventStreamRoute``. Path operations that have
     no :class:`EventSourceResponse` are left as they are.
     """
 
     def __init__(self, path: str, endpoint: Any, **kwargs: Any) -> None:
+        given = kwargs.get("response_class")
+        response_class: Any = getattr(given, "value", given)
+        streams = (
+            isinstance(response_class, type)
+            and issubclass(response_class, EventSourceResponse)
+            and _yields(endpoint)
+        )
+        if streams:
+            dependencies = kwargs.get("dependencies") or ()
+            kwargs["dependencies"] = [Depends(_keep_injected), *dependencies]
         super().__init__(path, endpoint, **kwargs)
-        response_class: Any = getattr(self.response_class, "value", self.response_class)
-        if not _yields(endpoint) or not issubclass(response_class, EventSourceResponse):
+        if not streams:
             return
         # Here, so that an item type that makes no sense is refused when it is declared.
         items = _items_of(self)
@@ -216,9 +234,15 @@ class _Event(RootModel[Any]):
 class _Items:
     """
     How the items of a path operation become bytes.
+
+    Args:
+        annotation: The type of an item.
+        framed: Whether text and bytes are blocks that somebody has framed already.
+        dump: How pydantic is to write an item.
+
     """
 
-    def __init__(self, annotation: Any, **dump: Any) -> None:
+    def __init__(self, annotation: Any, *, framed: bool = False, **dump: Any) -> None:
         members = _members(annotation)
         kept = [member for member in members if member not in (ServerSentEvent, CoreEvent)]
         #: The types that an item may have, and their event types; of any type: none.
@@ -232,6 +256,7 @@ class _Items:
         }
         if len(kept) < len(members):
             annotation = Union[tuple(kept)] if kept else Any  # noqa: UP007 - made at run time
+        self._framed = framed
         self._adapter: TypeAdapter[Any] = TypeAdapter(annotation)
         self._dump = dump
 
@@ -241,12 +266,16 @@ class _Items:
 
         Raises:
             ResponseValidationError: It is none of the types that were declared.
+            ValueError: It is to be framed already, and does not end with a blank line.
 
         """
         if isinstance(item, CoreEvent):
             return item.encode()
         if isinstance(item, ServerSentEvent):
             return _encode_event(item)
+        if self._framed and isinstance(item, str | bytes | bytearray | memoryview):
+            blocks = item.encode() if isinstance(item, str) else bytes(item)
+            return check_blocks(blocks, "ServerSentEvent")
         try:
             value = self._adapter.validate_python(item, from_attributes=True)
         except ValidationError as exc:
@@ -262,6 +291,30 @@ class _Items:
         Return a value as JSON.
         """
         return self._adapter.dump_json(value, **self._dump)
+
+
+def format_sse_event(
+    *,
+    data_str: str | None = None,
+    event: str | None = None,
+    id: str | None = None,
+    retry: int | None = None,
+    comment: str | None = None,
+) -> bytes:
+    """
+    Return the bytes of an event, for a response that is returned.
+
+    It has the arguments of FastAPI's function of this name, which lets line ends
+    into *event* and *id* and so events into the stream; here they are refused.
+
+    Raises:
+        TypeError: An argument is of another type.
+        ValueError: *event* or *id* is not a single line, or *retry* is negative.
+
+    """
+    block = CoreEvent(data_str, event=event, id=id, retry=retry, comment=comment).encode()
+    # What is framed elsewhere has to be whole blocks; FastAPI's are, too.
+    return block if block.endswith(b"\n\n") else block + b"\n"
 
 
 def _encode_event(event: ServerSentEvent) -> bytes:
@@ -281,7 +334,7 @@ def _items_of(route: Any) -> _Items:
     Return how what the path operation of a route yields becomes bytes.
     """
     if not isinstance(route, APIRoute) or not _yields(route.endpoint):
-        return _ANYTHING
+        return _RETURNED
     # It lives as long as the route, and is made once for it.
     items: _Items | None = getattr(route, "event_stream_items", None)
     if items is None:
@@ -365,6 +418,10 @@ def _unwrapped(content: Any) -> Any:
 
 _ANYTHING = _Items(Any)
 
+# What a response is made of that was returned. FastAPI writes no item of it, so that users
+# have framed them, and go on doing so.
+_RETURNED = _Items(Any, framed=True)
+
 _STREAM = "asgi_sse.stream"
 
 
@@ -374,6 +431,9 @@ class _Stream:
     """
 
     response: Response
+
+    #: The response that FastAPI injects, from which the real one has its headers.
+    injected: InjectedResponse | None = None
 
     def __init__(self, scope: Any) -> None:
         self.request = Request(scope, self)
@@ -405,10 +465,44 @@ class _Stream:
 
 
 async def _request(connection: HTTPConnection) -> Request:
+    return _stream_of(connection).request
+
+
+async def _keep_injected(connection: HTTPConnection, response: InjectedResponse) -> None:
+    _stream_of(connection).injected = response
+
+
+def _stream_of(connection: HTTPConnection) -> _Stream:
     stream: _Stream | None = connection.scope.get(_STREAM)
     if stream is None:
         stream = connection.scope[_STREAM] = _Stream(connection.scope)
-    return stream.request
+    return stream
+
+
+def _with_late_headers(send: Send, injected: InjectedResponse) -> Send:
+    """
+    Return a ``send`` that knows what a response has been given since now.
+
+    FastAPI has copied its headers before the path operation runs.
+    """
+    copied = list(injected.raw_headers)
+
+    async def send_late_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            late = injected.raw_headers
+            if late != copied:
+                names = {name for name, _ in late}
+                kept = [
+                    header
+                    for header in message["headers"]
+                    if header[0] not in names and header not in copied
+                ]
+                message = {**message, "headers": kept + late}
+            if injected.status_code is not None:
+                message = {**message, "status": injected.status_code}
+        await send(message)
+
+    return send_late_headers
 
 
 async def _last_event_id(

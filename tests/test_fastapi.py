@@ -13,6 +13,7 @@ import anyio
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Response
 from fastapi.exceptions import ResponseValidationError
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from typing_extensions import TypeAliasType
 
@@ -25,6 +26,7 @@ from asgi_sse.fastapi import (
     LastEventID,
     ServerSentEvent,
     StreamRequest,
+    format_sse_event,
 )
 from asgi_sse.testing import connect
 
@@ -293,6 +295,54 @@ async def test_headers() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, 4])
+async def test_headers_may_be_set_until_the_first_event(seconds: float) -> None:
+    """
+    FastAPI sends those that it has when the path operation is called.
+    """
+
+    async def add(response: Response) -> None:
+        response.headers["x-a"] = "dependency"
+        response.headers["x-b"] = "dependency"
+
+    async def items(response: Response, _: Annotated[None, Depends(add)]) -> AsyncIterator[int]:
+        await anyio.sleep(seconds)
+        response.headers["x-b"] = "path operation"
+        response.headers["cache-control"] = "no-store"
+        response.set_cookie("a", "b")
+        response.set_cookie("c", "d")
+        response.status_code = 202
+        yield 1
+        await anyio.sleep(1)
+        response.headers["x-c"] = "too late"
+
+    async with connect(app_of(items)) as stream:
+        await stream.wait_closed()
+
+    assert stream.status == 202
+    assert sorted(stream.messages[0]["headers"]) == [
+        (b"cache-control", b"no-store"),
+        (b"content-type", b"text/event-stream; charset=utf-8"),
+        (b"set-cookie", b"a=b; Path=/; SameSite=lax"),
+        (b"set-cookie", b"c=d; Path=/; SameSite=lax"),
+        (b"x-a", b"dependency"),
+        (b"x-accel-buffering", b"no"),
+        (b"x-b", b"path operation"),
+    ]
+
+
+async def test_headers_may_be_set_by_the_request_without_the_route_class() -> None:
+    app = FastAPI()
+
+    @app.get("/", response_class=EventSourceResponse)
+    async def items(request: StreamRequest) -> AsyncIterator[int]:
+        request.response_headers["x-a"] = "b"
+        yield 1
+
+    async with connect(app) as stream:
+        assert stream.headers["x-a"] == "b"
+
+
+@pytest.mark.parametrize("seconds", [0, 4])
 @pytest.mark.parametrize("where", ["dependency", "path operation"])
 async def test_http_exception_before_the_first_event_gives_its_status(
     seconds: float, where: str
@@ -506,6 +556,54 @@ async def test_response_may_be_returned() -> None:
         assert (await stream.next_event()).data == '{"n":1}'
 
 
+@pytest.mark.parametrize(
+    "item",
+    [
+        "data: a\n\n",
+        b"data: a\n\n",
+        memoryview(b"data: a\n\n"),
+        format_sse_event(data_str="a"),
+        ServerSentEvent(raw_data="a"),
+        asgi_sse.ServerSentEvent("a"),
+    ],
+)
+async def test_what_is_framed_goes_out_as_it_is_if_a_response_is_returned(item: Any) -> None:
+    """
+    FastAPI encodes nothing there, so its users do.
+    """
+
+    async def items() -> AsyncIterator[Any]:
+        yield item
+
+    async def endpoint() -> EventSourceResponse:
+        return EventSourceResponse(items())
+
+    assert await body_of(endpoint) == b"data: a\n\n"
+
+
+async def test_text_that_is_not_framed_is_refused_where_it_would_go_out_as_it_is() -> None:
+    async def items() -> AsyncIterator[str]:
+        yield "a"
+
+    with pytest.raises(ValueError, match="did you mean to yield a ServerSentEvent"):
+        async with connect(EventSourceResponse(items())):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("fields", "wire"),
+    [
+        ({"data_str": "a\nb", "event": "e", "id": "1"}, b"event: e\nid: 1\ndata: a\ndata: b\n\n"),
+        ({"retry": 5}, b"retry: 5\n\n"),
+        ({"comment": "c"}, b": c\n\n"),
+    ],
+)
+def test_format_sse_event(fields: dict[str, Any], wire: bytes) -> None:
+    assert format_sse_event(**fields) == wire
+    with pytest.raises(ValueError, match="event must be a single line"):
+        format_sse_event(event="a\ndata: b")
+
+
 async def test_import_is_all_that_changes() -> None:
     """
     Without the route class there is only no description of the items.
@@ -585,19 +683,57 @@ def test_items_of_any_type_are_described_as_events() -> None:
     }
 
 
-def test_routers_may_be_included_more_than_once() -> None:
+async def test_routers_may_be_included_more_than_once() -> None:
     router = APIRouter(route_class=EventStreamRoute)
 
     @router.post("/ticks", response_class=EventSourceResponse)
-    async def ticks() -> AsyncIterator[Tick]:
+    async def ticks(response: Response) -> AsyncIterator[Annotated[Tick, EventType("tick")]]:
+        response.headers["x-a"] = "b"
         yield Tick(n=1)
 
     app = FastAPI()
     app.include_router(router, prefix="/a")
     app.include_router(router, prefix="/b")
 
-    assert item_schema(app, "/a/ticks", "post") == event_schema(ref("Tick"))
-    assert item_schema(app, "/b/ticks", "post") == event_schema(ref("Tick"))
+    assert item_schema(app, "/a/ticks", "post") == event_schema(ref("Tick"), "tick")
+    assert item_schema(app, "/b/ticks", "post") == event_schema(ref("Tick"), "tick")
+    async with connect(app, "/b/ticks", method="POST") as stream:
+        assert stream.headers["x-a"] == "b"
+        assert [await stream.next_event()] == [
+            asgi_sse.ServerSentEvent('{"n":1,"venue":null}', event="tick")
+        ]
+
+
+async def test_route_classes_may_be_combined() -> None:
+    """
+    Those of dishka and others put something around each path operation.
+    """
+    called = []
+
+    class Wrapping(APIRoute):
+        def __init__(self, path: str, endpoint: Any, **kwargs: Any) -> None:
+            @wraps(endpoint)
+            async def wrapped(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+                called.append(endpoint.__name__)
+                async for item in endpoint(*args, **kwargs):
+                    yield item
+
+            super().__init__(path, wrapped, **kwargs)
+
+    class Both(EventStreamRoute, Wrapping):
+        pass
+
+    async def ticks() -> AsyncIterator[Tick]:
+        yield Tick(n=1)
+
+    app = FastAPI()
+    app.router.route_class = Both
+    app.get("/", response_class=EventSourceResponse)(ticks)
+
+    assert item_schema(app) == event_schema(ref("Tick"))
+    async with connect(app) as stream:
+        await stream.wait_closed()
+    assert called == ["ticks"]
 
 
 def test_extra_of_the_path_operation_is_kept() -> None:
