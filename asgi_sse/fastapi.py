@@ -190,7 +190,8 @@ class EventStreamRoute(APIRoute):
             # FastAPI finds the models in it, and gives each a name in the document. This
             # one has its name from here, so that it can be referred to.
             name = f"Event_{self.unique_id}"
-            self.stream_item_type = type(name, (_Event,), {"types": items.types})
+            described = {"types": items.types, "others": items.others}
+            self.stream_item_type = type(name, (_Event,), described)
             self.stream_item_field = create_model_field(
                 f"StreamItem_{self.unique_id}", self.stream_item_type, mode="serialization"
             )
@@ -205,30 +206,48 @@ class EventStreamRoute(APIRoute):
 
 class _Event(RootModel[Any]):
     """
-    The event of a stream, for OpenAPI: one schema for each type of item.
+    The event of a stream, for OpenAPI: one schema for each event type.
     """
 
     types: ClassVar[list[tuple[Any, str | None]]]
+    #: Whether any other event may come, too.
+    others: ClassVar[bool]
 
     @classmethod
     def __get_pydantic_json_schema__(
         cls, schema: Any, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        events = []
+        contents: dict[str | None, list[Any]] = {}
         for item, name in cls.types:
             # Below another schema, or a model would not get its place among the components.
             below: Any = {"type": "list", "items_schema": TypeAdapter(item).core_schema}
-            properties = deepcopy(_EVENT_PROPERTIES)
-            properties["data"] |= {
-                "contentMediaType": "application/json",
-                "contentSchema": handler(below)["items"],
-            }
-            required = ["data"]
-            if name is not None:
-                properties["event"]["const"] = name
-                required.append("event")
-            events.append({"type": "object", "properties": properties, "required": required})
-        return events[0] if len(events) == 1 else {"oneOf": events}
+            contents.setdefault(name, []).append(handler(below)["items"])
+        alone = len(contents) == 1
+        events = [_event_schema(name, found, alone) for name, found in contents.items()]
+        if cls.others:
+            return {"anyOf": [*events, {"type": "object", "properties": _EVENT_PROPERTIES}]}
+        return events[0] if alone else {"oneOf": events}
+
+
+def _event_schema(name: str | None, contents: list[Any], alone: bool) -> dict[str, Any]:
+    """
+    Return the schema of the events of one type; without a name: of those that have none.
+    """
+    properties = deepcopy(_EVENT_PROPERTIES)
+    properties["data"] |= {
+        "contentMediaType": "application/json",
+        # It tells what is in the text and decides nothing, so it cannot tell events apart.
+        "contentSchema": contents[0] if len(contents) == 1 else {"anyOf": contents},
+    }
+    schema = {"type": "object", "properties": properties, "required": ["data"]}
+    if name is not None:
+        properties["event"]["const"] = name
+        schema["required"] = ["data", "event"]
+    elif not alone:
+        # What clients take it for. Else it would fit those that have a name, too, and of a
+        # oneOf only one may.
+        properties["event"]["const"] = "message"
+    return schema
 
 
 class _Items:
@@ -245,6 +264,8 @@ class _Items:
     def __init__(self, annotation: Any, *, framed: bool = False, **dump: Any) -> None:
         members = _members(annotation)
         kept = [member for member in members if member not in (ServerSentEvent, CoreEvent)]
+        #: Whether it may also be an event.
+        self.others = len(kept) < len(members)
         #: The types that an item may have, and their event types; of any type: none.
         self.types: list[tuple[Any, str | None]] = []
         if Any not in kept:
@@ -254,7 +275,7 @@ class _Items:
             for member, name in self.types
             if name is not None
         }
-        if len(kept) < len(members):
+        if self.others:
             annotation = Union[tuple(kept)] if kept else Any  # noqa: UP007 - made at run time
         self._framed = framed
         self._adapter: TypeAdapter[Any] = TypeAdapter(annotation)

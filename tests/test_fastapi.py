@@ -655,17 +655,30 @@ def test_items_are_described() -> None:
 
 
 def test_union_is_described_by_event_type() -> None:
-    async def items() -> AsyncIterator[Tick | Annotated[Trade, EventType("trade")] | Quote | int]:
+    Known = Tick | Annotated[Trade, EventType("trade")] | Annotated[BigTrade, EventType("trade")]
+
+    async def items() -> AsyncIterator[Known | Quote | int | str]:
         yield Tick(n=1)
 
+    nameless = event_schema({"anyOf": [{"type": "integer"}, {"type": "string"}]}, "message")
     assert item_schema(app_of(items)) == {
         "oneOf": [
             event_schema(ref("Tick"), "Tick"),
-            event_schema(ref("Trade"), "trade"),
+            event_schema({"anyOf": [ref("Trade"), ref("BigTrade")]}, "trade"),
             event_schema(ref("Quote"), "Quote"),
-            event_schema({"type": "integer"}),
+            nameless | {"required": ["data"]},
         ]
     }
+
+
+def test_other_events_may_come_if_events_are_declared() -> None:
+    async def items() -> AsyncIterator[Tick | ServerSentEvent]:
+        yield Tick(n=1)
+
+    one, other = item_schema(app_of(items))["anyOf"]
+
+    assert one == event_schema(ref("Tick"))
+    assert other["properties"]["data"] == {"type": "string"}
 
 
 def test_items_of_any_type_are_described_as_events() -> None:
