@@ -67,7 +67,13 @@ MIDDLEWARE: dict[str, Callable[[Any], Any]] = {
     "sentry": SentryAsgiMiddleware,
 }
 
-inner = Starlette(routes=[Mount("/clock", EventStream(source)), Route("/drop-in", drop_in)])
+inner = Starlette(
+    routes=[
+        Mount("/clock", EventStream(source)),
+        Mount("/gzip", EventStream(source, compress=["gzip"])),
+        Route("/drop-in", drop_in),
+    ]
+)
 
 app = Starlette(
     routes=[

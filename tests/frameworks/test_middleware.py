@@ -25,7 +25,7 @@ def server(
         yield it
 
 
-@pytest.mark.parametrize("path", ["clock/", "drop-in"])
+@pytest.mark.parametrize("path", ["clock/", "drop-in", "gzip/"])
 @pytest.mark.parametrize("name", MIDDLEWARE)
 def test_first_event_arrives_at_once(name: str, path: str, server: Server) -> None:
     """
@@ -47,7 +47,10 @@ def test_first_event_arrives_at_once(name: str, path: str, server: Server) -> No
         while b"xxx" not in body:
             body += decode(next(chunks))
 
-    root = "/clock" if path == "clock/" else ""
+    root = "" if path == "drop-in" else f"/{path[:-1]}"
+    if path == "gzip/":
+        # Once, and by nobody else.
+        assert encoding == "gzip"
     assert f"data: /{name}/sub{root}".encode() in body
     assert ("x-passed" in response.headers) == name.startswith("base-http")
     assert ("access-control-allow-origin" in response.headers) == (name == "cors")

@@ -103,6 +103,8 @@ def app_for(kind: str, visit: Visit) -> EventStream | None:
     match kind:
         case "/steered":
             return stream(partial(steered, visit), methods=("GET", "POST"))
+        case "/gzip":
+            return stream(partial(steered, visit), compress=["gzip"])
         case "/silent":
             return stream(silent, keep_alive=0.05)
         case "/aging":

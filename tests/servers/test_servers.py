@@ -27,6 +27,20 @@ def test_events_arrive_as_they_are_yielded(server: Server) -> None:
             assert next(visitor).data == data
 
 
+def test_compressed_events_arrive_as_they_are_yielded(server: Server) -> None:
+    door = BackDoor(server)
+    headers = {"accept-encoding": "gzip"}
+    with server.client().stream("GET", "/gzip", params=door.key, headers=headers) as response:
+        assert response.headers["content-encoding"] == "gzip"
+        assert response.headers["vary"] == "Accept-Encoding"
+        body = response.iter_bytes()
+        assert next(body) == b":\n\n"
+        for data in ("one", "two", "three"):
+            door.let_go_on(data)
+
+            assert next(body) == f"data: {data}\n\n".encode()
+
+
 @pytest.mark.parametrize("how", ["close", "reset", "half-close"])
 def test_a_client_that_leaves_has_its_source_closed_within_a_second(
     server: Server, how: Literal["close", "reset", "half-close"]
