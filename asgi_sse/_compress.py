@@ -65,7 +65,7 @@ class Zstd:
     def __init__(self) -> None:
         zstd = _zstd()
         parameter = zstd.CompressionParameter
-        # Every level by itself has tables for files: 250 to 80,000 KiB a stream.
+        # The levels have tables that are made for files: 200 to 80,000 KiB a stream.
         self._compressor = zstd.ZstdCompressor(
             options={
                 parameter.window_log: 17,

@@ -222,3 +222,58 @@ async def test_sensors_are_read_by_turns_until_the_client_leaves() -> None:
         await stream.wait_closed(timeout=0.1)
 
         assert stream.error is None
+
+
+# 07
+
+
+async def ticket_of(app: Any, token: str) -> str | None:
+    headers = {"Authorization": f"Bearer {token}"}
+    async with connect(app, "/tickets", method="POST", headers=headers) as answer:
+        assert answer.headers["cache-control"] == "no-store"
+        ticket = (await answer.read()).decode()
+        return ticket if answer.status == 200 else None
+
+
+async def test_a_ticket_is_good_for_one_stream() -> None:
+    app = load("07_tickets").app
+    ticket = await ticket_of(app, "alice")
+    async with connect(app, "/events", query={"ticket": [ticket]}) as stream:
+        assert (await stream.next_event()).data == "No. 1, for alice only"
+
+        # As a browser does; the page then asks for another ticket.
+        assert not await stream.reconnect()
+        assert stream.status == 401
+    ticket = await ticket_of(app, "alice")
+    async with connect(app, "/events", query={"ticket": [ticket], "lastEventId": [1]}) as stream:
+        assert (await stream.next_event()).data == "No. 2, for alice only"
+
+
+async def test_a_ticket_is_good_for_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    example = load("07_tickets")
+    monkeypatch.setattr(example, "time", SimpleNamespace(monotonic=anyio.current_time))
+    ticket = await ticket_of(example.app, "alice")
+    await anyio.sleep(30)
+    async with connect(example.app, "/events", query={"ticket": [ticket]}) as stream:
+        assert stream.status == 401
+    # Those that nobody came with are forgotten.
+    await ticket_of(example.app, "alice")
+    await anyio.sleep(30)
+    await ticket_of(example.app, "alice")
+
+    assert len(example.tickets._tickets) == 1
+
+
+@pytest.mark.parametrize("query", ["", "ticket=", "ticket=guessed"])
+async def test_nobody_enters_without_a_ticket(query: str) -> None:
+    async with connect(load("07_tickets").app, "/events", query=query) as stream:
+        assert stream.status == 401
+
+
+async def test_tickets_are_for_members() -> None:
+    app = load("07_tickets").app
+
+    assert await ticket_of(app, "bob") is None
+    for path, status in (("/", 200), ("/x", 404)):
+        async with connect(app, path) as answer:
+            assert answer.status == status
