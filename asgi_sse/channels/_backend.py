@@ -58,6 +58,10 @@ class Backend(ABC):
     raise :class:`BrokerError`.
     """
 
+    #: Whether only an entry of the channel itself can have stood at the place that an ID
+    #: tells; if there is none, the engine has lost it.
+    dense = False
+
     @abstractmethod
     async def publish(self, name: str, fields: Mapping[str, str]) -> Order:
         """

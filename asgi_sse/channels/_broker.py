@@ -81,6 +81,10 @@ class _Mirror(Log):
         if order is None or not self.gone <= order <= self.last:
             return None
         index = bisect_right(self._orders, order, lo=self._vacant)
+        found = index > self._vacant and self._orders[index - 1] == order
+        if self._backend.dense and not found and order != self.gone:
+            # And so may have been others that followed it.
+            return None
         return index - self._vacant + self.start
 
     def is_ahead(self, event_id: str) -> bool:

@@ -13,7 +13,7 @@ import anyio
 import pytest
 import trustme
 
-from asgi_sse.channels import Broker, BrokerError
+from asgi_sse.channels import Broker, BrokerError, Subscription
 from asgi_sse.testing import check_backend
 from engines import (
     Redis,
@@ -202,10 +202,11 @@ async def test_a_deleted_entry_is_no_gap(redis: Redis) -> None:
     async with Broker(redis.url) as broker:
         subscription = broker.subscribe("news")
         await anext(subscription)
-        await broker.publish("news", "1")
-        last = await broker.publish("news", "2")
+        first = await broker.publish("news", "1")
+        await broker.publish("news", "2")
         assert [(await anext(subscription)).data for _ in range(2)] == ["1", "2"]
-        command(redis, "XDEL", "asgi_sse:news", last)
+        # Were it the last one, nobody could tell whether Redis has lost it.
+        command(redis, "XDEL", "asgi_sse:news", first)
         redis.kill()
         await anyio.sleep(0.2)
         redis.start()
@@ -325,3 +326,58 @@ async def test_a_redis_that_lost_its_latest_entries_is_told(redis: Redis, tmp_pa
 
 def no_sockets(_: str, names: list[str]) -> list[str]:
     return [name for name in names if name.endswith(".sock")]
+
+
+# What is told of losses, although Redis has more by the time that anybody looks.
+
+
+@pytest.fixture
+def forgetful() -> Iterator[Redis]:
+    # Not tmp_path, which may be longer than the path of a socket may be.
+    with (
+        TemporaryDirectory() as folder,
+        Redis(programs()[0], Path(folder), "--appendonly", "no") as server,
+    ):
+        yield server
+
+
+async def next_event(subscription: Subscription) -> tuple[str | None, str | None]:
+    with anyio.fail_after(10):
+        event = await anext(subscription)
+    return event.event, event.data
+
+
+@pytest.mark.real_time
+@on_asyncio
+async def test_a_reader_tells_what_was_lost_before_it_was_back(forgetful: Redis) -> None:
+    async with Broker(forgetful.url, overflow="skip") as broker:
+        subscription = broker.subscribe("news")
+        assert isinstance(subscription, Subscription)
+        await anext(subscription)
+        await broker.publish("news", "lost")
+        assert await next_event(subscription) == (None, "lost")
+        forgetful.kill()
+        forgetful.start()
+        # Before the reader has tried again: it waits for a moment after a failure.
+        forgetful.send("XADD", "asgi_sse:news", "*", "data", "kept")
+
+        kind, _ = await next_event(subscription)
+        assert kind == "reset"
+        assert await next_event(subscription) == (None, "kept")
+
+
+@pytest.mark.real_time
+@on_asyncio
+async def test_a_client_is_told_what_was_lost_while_nobody_read(forgetful: Redis) -> None:
+    async with Broker(forgetful.url) as broker:
+        last_event_id = await broker.publish("news", "lost")
+    forgetful.kill()
+    forgetful.start()
+    async with Broker(forgetful.url) as broker:
+        await broker.publish("news", "kept")
+        subscription = broker.subscribe("news", last_event_id=last_event_id)
+        assert isinstance(subscription, Subscription)
+
+        kind, _ = await next_event(subscription)
+        assert kind == "reset"
+        assert await next_event(subscription) == (None, "kept")
