@@ -33,7 +33,9 @@ GET /                     a page that shows them live
   curl -d hello http://127.0.0.1:8000/publish/NAME
 
 URL is memory:// (nothing is kept when the hub stops; the default), redis://...,
-rediss://... or unix://...
+rediss://..., unix://... or nats://... In memory and in NATS a NAME may have
+wildcards: 'news.*' is every channel like news.sports, 'news.>' also those like
+news.sports.chess.
 """
 
 
@@ -94,7 +96,7 @@ def _make_parser() -> ArgumentParser:
         formatter_class=RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("names", nargs="+", metavar="NAME", help="a channel")
+    add("names", nargs="+", metavar="NAME", help="a channel, or several by a wildcard")
     add("--broker", metavar="URL", default="memory://", help="the engine; default: %(default)s")
     add(
         "--token",

@@ -16,6 +16,7 @@ from .._request import Refused, Request
 from .._servers import breaks_on_a_late_body
 from .._stream import EventStream
 from ..channels import Broker, BrokerError
+from ..channels._names import is_pattern, matches
 from .door import Door
 from .publishing import read_event
 
@@ -33,7 +34,7 @@ class Hub:
 
     Args:
         broker: It keeps the channels.
-        names: Those of the channels, and no others.
+        names: Those of the channels, and no others. With a wildcard: of all that it means.
         door: Who may do what.
         options: Of the streams.
 
@@ -109,12 +110,12 @@ class Hub:
         if request.method != "POST":
             raise Refused(405, "POST what is to be published.\n", {"Allow": "POST"})
         self._door.admit_publisher(request)
-        channel = self._channels[self._known(request.scope["path"].removeprefix(_PUBLISH))]
+        name = self._known(request.scope["path"].removeprefix(_PUBLISH))
         event = await read_event(request, receive)
         if event is None:
             return
         try:
-            event_id = await channel.publish(event)
+            event_id = await self._broker.publish(name, event)
         except ValueError as error:
             # The name is that of several channels.
             raise Refused(400, f"{error}.\n") from error
@@ -132,7 +133,13 @@ class Hub:
 
     def _known(self, name: str) -> str:
         if name not in self._channels:
-            raise Refused(
-                404, f"There is no channel {name!a:.100} here, but: {', '.join(self._channels)}.\n"
-            )
+            if not any(is_pattern(each) and matches(each, name) for each in self._channels):
+                raise Refused(
+                    404,
+                    f"There is no channel {name!a:.100} here, but: {', '.join(self._channels)}.\n",
+                )
+            try:
+                self._broker.channel(name)
+            except ValueError as error:
+                raise Refused(400, f"{error}.\n") from error
         return name

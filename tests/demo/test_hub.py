@@ -100,6 +100,20 @@ async def test_every_channel_is_subscribed_to_unless_some_are_named() -> None:
         assert [event.data for event in await stream.take(2)] == ["1", "2"]
 
 
+async def test_a_wildcard_means_every_channel_like_it() -> None:
+    async with opened("news.*") as hub, hub.subscribe() as stream:
+        async with hub.subscribe("?channel=news.sports") as one:
+            for name in ("news.sports", "news.weather"):
+                assert (await hub.publish(name, name)).status == 201
+            assert (await one.next_event()).data == "news.sports"
+        refused = [
+            await hub.publish(name, "x") for name in ("news.*", "news", "news.a.b", "news.%00")
+        ]
+
+        assert [event.data for event in await stream.take(2)] == ["news.sports", "news.weather"]
+        assert [answer.status for answer in refused] == [400, 404, 404, 400]
+
+
 @pytest.mark.parametrize("options", [{"query": {"event": "x"}}, {"headers": {"Event-Type": "x"}}])
 async def test_event_type_is_a_parameter_or_a_header(options: Any) -> None:
     async with opened("news") as hub, hub.subscribe() as stream:
