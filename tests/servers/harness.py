@@ -166,6 +166,8 @@ class Server:
                     stdout=self._output,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
+                    # What runs in the background ignores it, and so would the server.
+                    preexec_fn=_heed_ctrl_c,  # noqa: PLW1509 - no thread holds what it needs
                 )
                 stack.callback(self._kill)
                 if not listens:
@@ -290,6 +292,10 @@ class Server:
         with contextlib.suppress(ProcessLookupError):
             self.signal(signal.SIGKILL, group=True)
         self._process.wait()
+
+
+def _heed_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 _PROBLEM = re.compile(r"Traceback|never (awaited|retrieved)|was destroyed|Exception ignored")

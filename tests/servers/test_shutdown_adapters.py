@@ -12,7 +12,7 @@ import pytest
 
 from crowd import Crowd
 from harness import Certificates, Server
-from ways_to_stop import CONFIGS, reload
+from ways_to_stop import CONFIGS, RELOADS
 
 HYPERCORN = ["hypercorn -k asyncio -w 1", "hypercorn -k trio -w 1"]
 
@@ -79,21 +79,19 @@ def test_clients_that_read_nothing_behind_middleware(
         assert server.take_output().count("closed /flood shutdown True") == 3
 
 
-def test_a_reload(certificates: Certificates, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", RELOADS)
+def test_a_reload(name: str, certificates: Certificates, tmp_path: Path) -> None:
+    reload = RELOADS[name]
     app = tmp_path / "stopping_adapters.py"
-    for name in (app.name, "stopping.py"):
-        shutil.copy(Path(__file__).with_name(name), tmp_path)
+    for file in (app.name, "stopping.py"):
+        shutil.copy(Path(__file__).with_name(file), tmp_path)
     outputs = []
     with Server(
-        CONFIGS["uvicorn --reload"],
-        "stopping_adapters:behind",
-        certificates,
-        *("--reload-dir", str(tmp_path)),
-        folder=tmp_path,
+        reload.config, "stopping_adapters:behind", certificates, folder=tmp_path
     ) as server:
-        outputs.append(server.take_output(until="Application startup complete"))
-        say_goodbye(server, lambda: outputs.append(reload(server, app)))
-        outputs.append(server.take_output(until="Application startup complete"))
+        outputs.append(server.take_output(until=reload.serves))
+        say_goodbye(server, lambda: outputs.append(reload.change(server, app)))
+        outputs.append(server.take_output(until=reload.serves))
         say_goodbye(server, lambda: server.signal(signal.SIGTERM))
         server.wait_stopped()
         outputs.append(server.take_output())

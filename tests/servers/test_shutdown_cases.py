@@ -14,7 +14,7 @@ import pytest
 
 from crowd import Crowd
 from harness import Certificates, Server, ServerConfig
-from ways_to_stop import CONFIGS, reload
+from ways_to_stop import CONFIGS, RELOADS
 
 # One for each way to learn of the stop.
 SOME = ["hypercorn -k asyncio -w 1", "hypercorn -k trio -w 1", "uvicorn", "granian", "daphne"]
@@ -276,17 +276,16 @@ def test_two_servers_one_after_the_other(how: str, certificates: Certificates) -
         assert ends(output) == {"closed /asking shutdown True": 40}
 
 
-def test_a_reload(certificates: Certificates, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", RELOADS)
+def test_a_reload(name: str, certificates: Certificates, tmp_path: Path) -> None:
+    reload = RELOADS[name]
     app = tmp_path / "stopping.py"
     shutil.copy(Path(__file__).with_name(app.name), app)
-    options = ("--reload-dir", str(tmp_path))
     outputs = []
-    with Server(
-        CONFIGS["uvicorn --reload"], "stopping:app", certificates, *options, folder=tmp_path
-    ) as server:
-        outputs.append(server.take_output(until="Application startup complete"))
-        say_goodbye(server, lambda: outputs.append(reload(server, app)))
-        outputs.append(server.take_output(until="Application startup complete"))
+    with Server(reload.config, "stopping:app", certificates, folder=tmp_path) as server:
+        outputs.append(server.take_output(until=reload.serves))
+        say_goodbye(server, lambda: outputs.append(reload.change(server, app)))
+        outputs.append(server.take_output(until=reload.serves))
         say_goodbye(server, lambda: server.signal(signal.SIGTERM))
         server.wait_stopped()
         outputs.append(server.take_output())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness import Server, ServerConfig
 
-__all__ = ["CASES", "CONFIGS", "Case", "reload"]
+__all__ = ["CASES", "CONFIGS", "RELOADS", "Case", "Reload"]
 
 
 @dataclass(frozen=True)
@@ -145,13 +145,35 @@ CASES = [
 CONFIGS = {case.name: case.config for case in CASES}
 
 
-def reload(server: Server, file: Path) -> str:
+@dataclass(frozen=True)
+class Reload:
     """
-    Change a file until the server, which reloads then, has noticed, and return its output.
+    A server that starts its application anew when a file in its folder changes.
     """
-    while True:
-        with file.open("a") as end:
-            end.write("\n")
-        # What changes while it does not look, it does not notice.
-        with suppress(TimeoutError):
-            return server.take_output(until="detected changes", timeout=1)
+
+    config: ServerConfig
+    #: What it prints when it serves, and when it has noticed a change.
+    serves: str
+    notices: str = ""
+
+    def change(self, server: Server, file: Path) -> str:
+        """
+        Change a file until the server has noticed, and return what it has printed.
+        """
+        while True:
+            with file.open("a") as end:
+                end.write("\n")
+            # What changes while it does not look, it does not notice.
+            with suppress(TimeoutError):
+                return server.take_output(until=self.notices, timeout=1)
+
+
+RELOADS = {
+    reload.config.name: reload
+    for reload in (
+        Reload(CONFIGS["uvicorn --reload"], "Application startup complete", "detected changes"),
+        Reload(
+            ServerConfig("hypercorn --reload", "hypercorn --bind fd://{fd} --reload"), "Running on"
+        ),
+    )
+}
