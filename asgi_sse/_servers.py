@@ -78,6 +78,16 @@ def forgets_an_empty_end(scope: Mapping[str, Any]) -> bool:
     return _is_hypercorn_http2(scope)
 
 
+def says_it_only_once() -> bool:
+    """
+    Whether whoever did not hear the signal cannot learn any more that the server is stopping.
+
+    granian cannot be asked, cancels nothing, and takes requests for a moment
+    more; and then it waits for them.
+    """
+    return "granian" in sys.modules
+
+
 def breaks_on_a_late_body(scope: Mapping[str, Any]) -> bool:
     """
     Whether the response must not end before all of the request has come.

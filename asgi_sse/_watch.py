@@ -14,7 +14,7 @@ from typing import Any
 from weakref import WeakSet
 
 from ._runtime import Entry, Runtime, Task
-from ._servers import Stop, find_stops, owners
+from ._servers import Stop, find_stops, owners, says_it_only_once
 
 logger = logging.getLogger("asgi_sse")
 
@@ -41,7 +41,8 @@ class Watcher:
 
     No server tells an application. What can be done is to be called before
     the server's own signal handler, and to look at objects of the server's.
-    With the last one that leaves everything is as it was before.
+    With the last one that leaves everything is as it was before, unless it
+    would miss what is said only once.
     """
 
     def __init__(self, runtime: Runtime, on_stop: Callable[[], None]) -> None:
@@ -82,15 +83,18 @@ class Watcher:
         """
         self._users -= 1
         if self._users == 0:
-            for chain in self._chains:
-                chain.remove(self._call_soon)
             for task in self._tasks.values():
                 task.cancel()
             if self._poll is not None:
                 self._runtime.ticker.discard(self._poll)
                 self._poll = None
-            for kept in (self._handlers, self._chains, self._stops, self._asked, self._tasks):
+            for kept in (self._stops, self._asked, self._tasks):
                 kept.clear()
+            if not says_it_only_once():
+                for chain in self._chains:
+                    chain.remove(self._call_soon)
+                self._chains.clear()
+                self._handlers.clear()
 
     def is_stopping(self, address: Hashable, send: Callable[..., Any]) -> bool | None:
         """

@@ -3,9 +3,10 @@ import functools
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 import anyio
@@ -103,6 +104,23 @@ async def test_with_the_last_user_the_handler_is_as_it_was(log: Log, server: Any
 
         assert signal.getsignal(signal.SIGTERM) is server
         assert await log.after_raising() == ["server"]
+
+
+async def test_granian_is_listened_to_also_without_a_user(
+    log: Log, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    It says it once, and takes requests after that.
+    """
+    monkeypatch.setitem(sys.modules, "granian", ModuleType("granian"))
+    watcher = log.watcher()
+    for _ in range(2):
+        watcher.enter(True)
+        chain = signal.getsignal(signal.SIGTERM)
+        watcher.leave()
+
+        assert signal.getsignal(signal.SIGTERM) is chain
+        assert await log.after_raising() == ["server", "told"]
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,31 @@ def test_sigterm_behind_middleware(name: str, certificates: Certificates) -> Non
         check_cleaned_up(server.take_output())
 
 
+@pytest.mark.parametrize("name", [*BEHIND, "granian"])
+def test_requests_while_the_server_begins_to_stop(name: str, certificates: Certificates) -> None:
+    """
+    They come on connections that it has kept, and no other stream is open that would know.
+    """
+    with Server(CONFIGS[name], "stopping_adapters:plain", certificates) as server:
+        with Crowd(server.connect, ["/asking"]) as crowd:
+            crowd.wait_for(b"hello")
+        server.take_output(until="closed /asking client True")
+        connections = [server.connect() for _ in range(20)]
+        for connection in connections:
+            connection.sendall(b"GET /nothing HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+            connection.recv(1024)
+        server.signal(signal.SIGTERM)
+        waiting = iter(connections)
+        with Crowd(lambda: next(waiting), ["/asking"] * 20) as crowd:
+            crowd.wait_over()
+
+            for reader in crowd.readers:
+                if reader.status:
+                    assert reader.complete
+                    assert reader.data[-1] == "goodbye"
+        server.wait_stopped()
+
+
 @pytest.mark.parametrize("name", BEHIND)
 def test_clients_that_read_nothing_behind_middleware(
     name: str, certificates: Certificates
