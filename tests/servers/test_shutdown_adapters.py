@@ -86,7 +86,7 @@ def test_requests_while_the_server_begins_to_stop(name: str, certificates: Certi
             crowd.wait_over()
 
             for reader in crowd.readers:
-                if reader.status:
+                if reader.events:
                     assert reader.complete
                     assert reader.data[-1] == "goodbye"
         server.wait_stopped()
