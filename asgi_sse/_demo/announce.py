@@ -22,9 +22,9 @@ class Announcer:
     event of a type of its own, ``asgi-sse-event-type``, whose data is the name. It
     has no ID, so it also tells at which event ID the stream was before.
 
-    What it is fed goes on otherwise unchanged (but for a byte order mark, which
-    counts only at the very start and is left out). An event is held back until it
-    is complete; comments, and so keep-alives, pass at once.
+    What it is fed goes on otherwise unchanged; a byte order mark, which counts only
+    at the very start, stays there. An event is held back until it is complete;
+    comments, and so keep-alives, pass at once.
 
     Example:
         >>> Announcer().feed(b"event: tick\\ndata: 1\\n\\n")
@@ -46,18 +46,21 @@ class Announcer:
         Return what may be sent on now.
         """
         data = self._line + data
+        mark = b""
         if not self._begun:
             if _BOM.startswith(data):
                 self._line = data
                 return b""
             self._begun = True
-            data = data.removeprefix(_BOM)
+            if data.startswith(_BOM):
+                # Not left out: what follows may be another, which is none at the start.
+                mark, data = _BOM, data.removeprefix(_BOM)
 
         # On bytes, splitlines() knows the line ends of the event stream format and no
         # others.
         lines = data.splitlines(keepends=True)
         self._line = lines.pop() if data and not data.endswith((b"\r", b"\n")) else b""
-        return b"".join([self._feed_line(line) for line in lines])
+        return mark + b"".join([self._feed_line(line) for line in lines])
 
     def end(self) -> bytes:
         """

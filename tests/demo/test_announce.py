@@ -55,8 +55,13 @@ CASES = [
     ),
     pytest.param(
         b"\xef\xbb\xbfevent: a\ndata\n\n",
-        NOTE % b"a" + b"event: a\ndata\n\n",
+        b"\xef\xbb\xbf" + NOTE % b"a" + b"event: a\ndata\n\n",
         id="byte-order-mark",
+    ),
+    pytest.param(
+        b"\xef\xbb\xbf" * 2 + b"data\n\n",
+        b"\xef\xbb\xbf" * 2 + b"data\n\n",
+        id="one-byte-order-mark-and-one-that-is-none",
     ),
     pytest.param(b"\xef\xbb", b"\xef\xbb", id="half-a-byte-order-mark"),
     pytest.param(b"event: a\ndata: un", b"event: a\ndata: un", id="unfinished"),
