@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast, overload
 
 from ._door import Door
 from ._options import Options, OptionTypes
@@ -16,6 +16,8 @@ from ._source import Source
 
 if TYPE_CHECKING:
     from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+
+S = TypeVar("S")
 
 
 class EventStream:
@@ -120,21 +122,30 @@ class EventStream:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-@overload
-def event_stream(source: Any, /) -> EventStream: ...
+class DecoratedStream(EventStream, Generic[S]):
+    """
+    An :class:`EventStream` that stands where its source did.
+    """
+
+    #: The source as it was written, with its own parameters.
+    __wrapped__: S
 
 
 @overload
-def event_stream(**options: Unpack[OptionTypes]) -> Callable[[Any], EventStream]: ...
+def event_stream(source: S, /) -> DecoratedStream[S]: ...
+
+
+@overload
+def event_stream(**options: Unpack[OptionTypes]) -> Callable[[S], DecoratedStream[S]]: ...
 
 
 def event_stream(
     source: Any = None, /, **options: Unpack[OptionTypes]
-) -> EventStream | Callable[[Any], EventStream]:
+) -> DecoratedStream[Any] | Callable[[Any], DecoratedStream[Any]]:
     """
     Make an :class:`EventStream` of the function below, with or without options.
 
-    The function stays within reach as ``__wrapped__``.
+    The function stays within reach as ``__wrapped__``, with its parameters.
 
     Raises:
         TypeError: As :class:`EventStream` does.
@@ -154,7 +165,7 @@ def event_stream(
     return _decorate(source, options)
 
 
-def _decorate(source: Any, options: OptionTypes) -> EventStream:
-    stream = EventStream(source, **options)
-    functools.update_wrapper(stream, source)
+def _decorate(source: S, options: OptionTypes) -> DecoratedStream[S]:
+    stream: DecoratedStream[S] = DecoratedStream(source, **options)
+    functools.update_wrapper(stream, cast("Any", source))
     return stream

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, assert_type
 
 import anyio
 import pytest
@@ -477,6 +477,22 @@ async def test_door_is_that_of_an_event_stream() -> None:
 
     assert late.body.startswith(b":\nretry: ")
     assert late.events == []
+
+
+def test_types_are_kept() -> None:
+    app = FastAPI()
+
+    @app.get("/{n}", response_class=EventSourceResponse.with_options(keep_alive=5))
+    async def ticks(n: int, last: LastEventID = None) -> AsyncIterator[Tick]:
+        yield Tick(n=n)
+
+    assert_type(ticks(1), AsyncIterator[Tick])
+    ticks("1")  # type: ignore[arg-type]
+    assert_type(EventSourceResponse.with_options(max_age=5), type[EventSourceResponse])
+    with pytest.raises(TypeError):
+        EventSourceResponse.with_options(status=201)  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        EventSourceResponse.with_options(keep_alive="5")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

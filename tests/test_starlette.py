@@ -441,6 +441,14 @@ async def aiterate(items: list[Any]) -> AsyncIterator[Any]:
         yield item
 
 
+def test_type_checkers_know_the_options() -> None:
+    EventSourceResponse([], buffer_size=0, on_error=lambda exc: None)
+    with pytest.raises(TypeError):
+        EventSourceResponse([], keep_alive=5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        EventSourceResponse([], buffer_size="0")  # type: ignore[arg-type]
+
+
 async def test_ping_may_wait_for_silence() -> None:
     """
     sse-starlette's pings do not.

@@ -1,12 +1,15 @@
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, assert_type, cast
 
 import anyio
 import pytest
 
 from asgi import Server, http_scope
-from asgi_sse import EventStream, event_stream
+from asgi_sse import EventStream, Request, event_stream
 from asgi_sse.testing import connect
+
+if TYPE_CHECKING:
+    from asgiref.typing import HTTPScope
 
 
 async def source() -> AsyncIterator[str]:
@@ -214,3 +217,23 @@ async def test_a_refused_method_does_not_wait_for_ever_for_the_body() -> None:
     await EventStream(["a"])(scope, receive, send)
 
     assert [time - began for time, _ in sent] == [1, 1]
+
+
+async def test_decorator_keeps_the_parameters_of_the_function() -> None:
+    @event_stream
+    async def plain(request: Request) -> AsyncIterator[str]:
+        yield request.method
+
+    @event_stream(keep_alive=5)
+    async def with_options(request: Request, start: int = 3) -> AsyncIterator[int]:
+        yield start
+
+    request = Request(cast("HTTPScope", http_scope()), cast("Any", None))
+    # For users who test their function as it is.
+    assert_type(plain.__wrapped__(request), AsyncIterator[str])
+    assert [item async for item in plain.__wrapped__(request)] == ["GET"]
+    assert_type(with_options.__wrapped__(request, start=5), AsyncIterator[int])
+    assert [item async for item in with_options.__wrapped__(request, 5)] == [5]
+    plain.__wrapped__("GET")  # type: ignore[arg-type]
+    stream: EventStream = plain
+    assert repr(stream).startswith("<EventStream test_stream.")
