@@ -165,7 +165,9 @@ def ensure_bytes(data: Any, sep: str | None) -> bytes:
 
 
 Content: TypeAlias = str | bytes | memoryview | dict[str, Any] | ServerSentEvent | CoreEvent | Any
-ContentStream: TypeAlias = AsyncIterable[Content] | Iterable[Content]
+SyncContentStream: TypeAlias = Iterable[Content]
+AsyncContentStream: TypeAlias = AsyncIterable[Content]
+ContentStream: TypeAlias = AsyncContentStream | SyncContentStream
 
 
 class SendTimeoutError(TimeoutError):

@@ -39,8 +39,10 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
         await clock(scope, receive, send)
         return
+    # Behind a proxy, or mounted itself, all of this may be at a path of its own.
+    path = scope["path"].removeprefix(scope["root_path"])
     for prefix, mounted in MOUNTED.items():
-        if scope["path"].startswith(prefix):
+        if path.startswith(prefix):
             await mounted({**scope, "root_path": scope["root_path"] + prefix}, receive, send)
             return
     await send({"type": "http.response.start", "status": 404, "headers": []})

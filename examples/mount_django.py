@@ -85,7 +85,9 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     """
     Serve the event stream at its path, and Django at all others.
     """
-    if scope["type"] == "lifespan" or scope["path"].startswith("/clock"):
+    # Behind a proxy all of this may be at a path of its own.
+    path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+    if scope["type"] == "lifespan" or path.startswith("/clock"):
         await clock(scope, receive, send)
     else:
         await django_app(scope, receive, send)

@@ -42,7 +42,9 @@ async def mounted(scope: Any, receive: Any, send: Any) -> None:
     """
     Serve the event stream at its path, and Quart at all others.
     """
-    if scope["type"] == "http" and scope["path"].startswith("/clock"):
+    # Behind a proxy all of this may be at a path of its own.
+    path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+    if scope["type"] == "http" and path.startswith("/clock"):
         await clock(scope, receive, send)
     else:
         await quart_app(scope, receive, send)

@@ -261,6 +261,19 @@ async def test_parameters_and_any_method() -> None:
         assert stream.status == 422
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"])
+async def test_any_method_may_have_a_stream(method: str) -> None:
+    app = FastAPI()
+    app.router.route_class = EventStreamRoute
+
+    @app.api_route("/", methods=[method], response_class=EventSourceResponse)
+    async def ticks() -> AsyncIterator[Tick]:
+        yield Tick(n=1)
+
+    async with connect(app, method=method) as stream:
+        assert (await stream.next_event()).data == '{"n":1,"venue":null}'
+
+
 async def test_last_event_id_may_stand_in_the_query() -> None:
     async def ids(last: LastEventID) -> AsyncIterator[str | None]:
         yield last

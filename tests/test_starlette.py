@@ -961,6 +961,25 @@ async def endpoint(request: Request) -> EventSourceResponse:
     return EventSourceResponse(Events("a", {"data": "b"}))
 
 
+async def test_exception_before_the_first_wait_is_answered_by_the_framework() -> None:
+    """
+    sse-starlette has sent its headers by then.
+    """
+
+    async def content() -> AsyncIterator[str]:
+        raise HTTPException(404, "no such room")
+        yield
+
+    async def respond(request: Request) -> Response:
+        return EventSourceResponse(content())
+
+    async with connect(Starlette(routes=[Route("/", respond)])) as stream:
+        await stream.wait_closed()
+
+    assert stream.status == 404
+    assert stream.body == b"no such room"
+
+
 async def of_the_core(request: asgi_sse.Request) -> AsyncIterator[str]:
     yield f"{request.path_params}"
 

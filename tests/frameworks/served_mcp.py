@@ -7,7 +7,8 @@ from typing import Any
 
 import asgi_sse.starlette
 
-sys.modules["sse_starlette"] = asgi_sse.starlette
+for name in ("sse_starlette", "sse_starlette.sse", "sse_starlette.event"):
+    sys.modules[name] = asgi_sse.starlette
 
 from mcp.server.mcpserver import Context, MCPServer
 
