@@ -137,7 +137,8 @@ def _with_headers(send: Send, added: list[RawHeader], vary: list[str]) -> Send:
     """
     Return a ``send`` that puts headers over those of the response.
     """
-    names = {name for name, _ in added}
+    # A list, unlike the others: what the caller lets pages read stays.
+    names = {name for name, _ in added} - {b"access-control-expose-headers"}
 
     async def send_with_headers(message: Any) -> None:
         if message["type"] == "http.response.start":

@@ -59,7 +59,9 @@ class Limiter:
         ValueError: A number makes no sense, or nothing is limited.
 
     Example:
-        >>> limit = Limiter(10_000, each=6, per=lambda request: request.client)
+        >>> def host(request):
+        ...     return request.client and request.client[0]
+        >>> limit = Limiter(10_000, each=6, per=host)
 
     """
 

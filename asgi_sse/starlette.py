@@ -483,7 +483,7 @@ class EventSourceResponse(EventStreamResponse):
         """
         Refuse: sse-starlette has this name, and does so too.
         """
-        raise NotImplementedError("Compression is for a middleware to do.")
+        raise NotImplementedError("Compression is an option here: pass compress=True.")
 
     _response: engine.Response
 

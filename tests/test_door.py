@@ -12,6 +12,7 @@ from asgi import NO_BODY, Server, http_scope
 from asgi_sse import EventStream, Limiter
 from asgi_sse._door import Door
 from asgi_sse._options import Options
+from asgi_sse._servers import owners
 from asgi_sse.testing import connect
 
 PAGE = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
@@ -148,6 +149,23 @@ async def test_who_is_turned_away_may_read_why() -> None:
         assert stream.headers["access-control-allow-origin"] == SHOP
         assert b"retry: " in await stream.read()
         assert "content-encoding" not in stream.headers
+
+
+async def test_the_server_is_found_behind_it() -> None:
+    """
+    By what it is asked whether it stops, and told to cut a connection.
+    """
+    found: list[object] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await anyio.lowlevel.checkpoint()
+        found.extend(owners(send))
+
+    server = Server()
+    door = Door(Options(compress=["gzip"], allow_origins="*", accept="strict"))
+    await door.enter(app, http_scope(), *server)
+
+    assert server in found
 
 
 async def test_a_framework_has_chosen_by_the_method() -> None:

@@ -118,6 +118,15 @@ async def test_headers_of_the_caller_are_said_once() -> None:
         assert stream.headers.get_all("access-control-allow-origin") == [SHOP]
 
 
+async def test_what_the_caller_lets_pages_read_stays() -> None:
+    headers = {"Access-Control-Expose-Headers": "X-Mine"}
+    app = EventStream(source, allow_origins="*", headers=headers)
+    async with connect(app) as stream:
+        exposed = stream.headers.get_all("access-control-expose-headers")
+
+        assert exposed == ["X-Mine", "retry-after"]
+
+
 # Preflight
 
 ASKS = {
