@@ -8,6 +8,7 @@ import argparse
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -37,6 +38,8 @@ def main() -> None:
     for name, value in about:
         print(f"{name}: {value}")
     print(", ".join(f"{name} {version}" for name, version in report.versions()))
+    # Not without stopping the servers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     began = time.monotonic()
     results = []
     for name in arguments.cases or CASES:

@@ -29,6 +29,9 @@ from .servers import Server
 
 STARLETTE = "Starlette StreamingResponse"
 SSE_STARLETTE = "sse-starlette"
+STARLETTE_ADAPTER = "asgi_sse.starlette"
+FASTAPI = "fastapi.sse"
+FASTAPI_ADAPTER = "asgi_sse.fastapi"
 
 # asgi_sse's channel only differs for subscriptions.
 ON_ASGI = (
@@ -36,9 +39,9 @@ ON_ASGI = (
     OURS,
     STARLETTE,
     SSE_STARLETTE,
-    "asgi_sse.starlette",
-    "fastapi.sse",
-    "asgi_sse.fastapi",
+    STARLETTE_ADAPTER,
+    FASTAPI,
+    FASTAPI_ADAPTER,
     "Litestar",
 )
 FEW = (FLOOR, OURS, SSE_STARLETTE)
@@ -183,6 +186,33 @@ def memory_cpu(options: Options) -> Result:
     return result
 
 
+@case("In memory: what the adapters add")
+def adapters(options: Options) -> Result:
+    """
+    The same source without an adapter, with one, and with the library that the adapter
+    replaces. Models are pydantic's and become JSON; FastAPI is told their type, and a
+    hand-written loop calls ``model_dump_json()``.
+    """
+    result = Result()
+    for what, path, adapter, replaced in (
+        ("text, source never waits", "/flood", STARLETTE_ADAPTER, SSE_STARLETTE),
+        ("text, source gives way before each event", "/turning", STARLETTE_ADAPTER, SSE_STARLETTE),
+        ("models, source never waits", "/models", FASTAPI_ADAPTER, FASTAPI),
+    ):
+        names = options.admit((FLOOR, OURS, adapter, replaced), result)
+        connect = in_memory.Connection
+        samples = _cpu_in_memory(names, path, "asyncio", connect, options, result.absent)
+        columns = {"value": ("CPU us per event", 1e6)}
+        if OURS in samples:
+            for name in samples:
+                for values, core in zip(samples[name], samples[OURS], strict=True):
+                    values["added"] = values["value"] - core["value"]
+            columns["added"] = ("us more than asgi_sse", 1e6)
+        title = f"More than asgi_sse, {what}"
+        result.tables.append(value_table(title, samples, columns, {adapter: 1}))
+    return result
+
+
 @case("In memory: memory per idle stream")
 def memory_idle(options: Options) -> Result:
     """
@@ -192,26 +222,21 @@ def memory_idle(options: Options) -> Result:
     """
     result = Result()
     streams = options.either(2000, 500)
-    samples: Samples = {}
-    subscriptions: Samples = {}
-    for name in options.admit((*ON_ASGI, OURS_CHANNEL), result):
-        into, path = (subscriptions, "/subscribe") if name == OURS_CHANNEL else (samples, "/idle")
-        into[name] = [
-            {
-                measure: in_memory.memory_per_stream(name, path, streams, measure)
-                for measure in ("traced", "resident")
-            }
-            for _ in range(options.either(2, 1))
-        ]
-    columns = {"traced": ("traced KiB", KIB), "resident": ("resident KiB", KIB)}
-    result.tables.append(
-        value_table(
-            f"{streams:,} streams",
-            samples | subscriptions,
-            columns,
-            {OURS: "12", OURS_CHANNEL: "10"},
-        )
-    )
+
+    def measure(name: str) -> Values:
+        path = "/subscribe" if name == OURS_CHANNEL else "/idle"
+        return {
+            kind: in_memory.memory_per_stream(name, path, streams, kind)
+            for kind in ("resident", "traced")
+        }
+
+    names = options.admit((*ON_ASGI, OURS_CHANNEL), result)
+    # Once: what Python allocates is the same each time.
+    samples = interleave(1, {name: partial(measure, name) for name in names}, result.absent)
+    columns = {"resident": ("resident KiB", KIB), "traced": ("traced KiB", KIB)}
+    title = f"{streams:,} idle streams, in memory"
+    targets = {OURS: 12, OURS_CHANNEL: 10}
+    result.tables.append(value_table(title, samples, columns, targets, drawn=True))
     return result
 
 
@@ -434,7 +459,10 @@ def keep_alive(options: Options) -> Result:
 # Fan-out.
 
 
-def _fan_out(name: str, subscribers: int, publishes: int, bursts: int) -> Values:
+def _fan_out(name: str, subscribers: int, seconds: float) -> Values:
+    """
+    Measure a channel's deliveries, for about so many seconds each one by one and in bursts.
+    """
     with Server(CONTESTANTS[name], "uvicorn") as server, Clients(server.port) as clients:
         if server.server != "nginx":
             with Clients(server.port) as first:
@@ -445,34 +473,32 @@ def _fan_out(name: str, subscribers: int, publishes: int, bursts: int) -> Values
         clients.run(0.3)
         memory = server.memory() - memory
 
-        # One event at a time: CPU and latency.
-        server.publish(1)
-        clients.run(0.3)
-        published: list[int] = []
+        # Time enough for everybody to have an event before the next one comes.
+        interval = max(0.005, subscribers * 0.00015)
+        times = max(5, int(seconds / interval))
+        expected = 0
+
+        def publish(times: int, burst: int) -> tuple[float, list[int]]:
+            nonlocal expected
+            expected += subscribers * times * burst
+            cpu = server.cpu()
+            published = server.publish(times, burst, interval, clients.run)
+            clients.wait_events(expected)
+            return (server.cpu() - cpu) / (subscribers * times * burst), published
+
+        publish(1, 1)
         clients.arrivals = []
-        cpu = server.cpu()
-        for _ in range(publishes):
-            published += server.publish(1)
-            clients.run(0.15)
-        expected = subscribers * (1 + publishes)
-        clients.wait_events(expected)
-        paced = (server.cpu() - cpu) / (subscribers * publishes)
+        paced, published = publish(times, 1)
         latencies = [now - published[index - 1] for index, now in clients.arrivals]
         clients.arrivals = None
-
-        # Ten at once.
-        cpu = server.cpu()
-        for _ in range(bursts):
-            server.publish(10)
-            expected += 10 * subscribers
-            clients.wait_events(expected)
-            clients.run(0.05)
-        burst = (server.cpu() - cpu) / (subscribers * bursts * 10)
+        burst, _ = publish(times // 2 + 1, 10)
 
     percentiles = quantiles(latencies, n=100)
     return {
         "paced": paced,
         "burst": burst,
+        "paced rate": 1 / paced,
+        "burst rate": 1 / burst,
         "memory": memory / subscribers,
         "p50": percentiles[49] / 1e9,
         "p99": percentiles[98] / 1e9,
@@ -482,43 +508,79 @@ def _fan_out(name: str, subscribers: int, publishes: int, bursts: int) -> Values
 @case("Fan-out to 1,000 subscribers: uvicorn and own servers")
 def fan_out(options: Options) -> Result:
     """
-    Every event goes to every subscriber. *Paced* is one event each 0.15 s, *burst* ten
-    at once. Python contestants without a channel of their own read from a queue per
+    Every event goes to every subscriber. *Paced* is one event each 0.15 s, *bursts* are
+    ten at once. Python contestants without a channel of their own read from a queue per
     subscriber. Latency is from publishing to the arrival at the client, for paced
-    events; all clients share one process. nchan's clock starts when the client
-    publishes over HTTP. Memory is RAM of the server process.
+    events; all clients share one process. nchan is published to over HTTP, and its clock
+    starts there. Memory is RAM of the server process.
     """
     result = Result()
     subscribers = options.either(1000, 200)
-    arguments = (subscribers, options.either(15, 4), options.either(5, 2))
     names = options.admit(
         (FLOOR, OURS_CHANNEL, OURS, STARLETTE, SSE_STARLETTE, AIOHTTP, BETTER_SSE, NCHAN), result
     )
-    measures = {name: partial(_fan_out, name, *arguments) for name in names}
+    seconds = 0.5 if options.quick else 1.5
+    measures = {name: partial(_fan_out, name, subscribers, seconds) for name in names}
     samples = interleave(options.either(3, 1), measures, result.absent)
-    for title, value, unit, scale, targets in (
-        ("paced", "paced", "CPU us per delivery", 1e6, {OURS_CHANNEL: 1.0}),
-        ("bursts of ten", "burst", "CPU us per delivery", 1e6, {OURS_CHANNEL: 0.3}),
-        ("memory", "memory", "KiB per subscriber", KIB, {}),
-    ):
-        result.tables.append(
-            ratio_table(
-                f"{subscribers:,} subscribers, {title}", samples, value, unit, targets, scale
-            )
+    for title, value, target in (("paced", "paced", 1.0), ("bursts of ten", "burst", 0.3)):
+        table = ratio_table(
+            f"{subscribers:,} subscribers, {title}",
+            samples,
+            value,
+            "CPU us per delivery",
+            {OURS_CHANNEL: target},
         )
+        result.tables.append(table)
+    columns = {"memory": ("KiB per subscriber", KIB)}
+    title = f"{subscribers:,} subscribers, memory"
+    table = value_table(title, samples, columns, {OURS_CHANNEL: 20}, drawn=True)
+    result.tables.append(table)
     columns = {"p50": ("p50 ms", 1e3), "p99": ("p99 ms", 1e3)}
-    result.tables.append(
-        value_table(f"{subscribers:,} subscribers, publish to receipt", samples, columns)
-    )
+    title = f"{subscribers:,} subscribers, publish to receipt"
+    result.tables.append(value_table(title, samples, columns, drawn=True))
+    return result
+
+
+@case("Fan-out to 1 to 5,000 subscribers: uvicorn and own servers")
+def fan_out_growth(options: Options) -> Result:
+    """
+    As above, for other numbers of subscribers. To one subscriber a delivery costs what
+    publishing costs, and memory of less than 1,000 is too little to be seen.
+    """
+    result = Result()
+    counts = [1, 100] if options.quick else [1, 100, 1000, 5000]
+    seconds = 0.3 if options.quick else 1.0
+
+    def measure(name: str) -> Values:
+        return {
+            f"{value} {count}": found
+            for count in counts
+            for value, found in _fan_out(name, count, seconds).items()
+        }
+
+    names = options.admit((FLOOR, OURS_CHANNEL, SSE_STARLETTE, BETTER_SSE, NCHAN), result)
+    measures = {name: partial(measure, name) for name in names}
+    samples = interleave(options.either(2, 1), measures, result.absent)
+    for value, unit, scale, steps in (
+        ("paced", "CPU us per delivery", 1e6, counts),
+        ("burst", "CPU us per delivery in bursts", 1e6, counts),
+        ("memory", "KiB per subscriber", KIB, counts[-2:]),
+    ):
+        grows = value != "memory"
+        _add_growth(result, samples, steps, value, "subscribers", unit, scale, grows=grows)
+    for value, pace in (("paced rate", "paced"), ("burst rate", "bursts of ten")):
+        columns = {f"{value} {count}": (f"{count:,}", 1.0) for count in counts}
+        title = f"Deliveries per CPU second, {pace}"
+        result.tables.append(value_table(title, samples, columns))
     return result
 
 
 # Opening.
 
 
-def _first_event(server: Server, times: int) -> float:
+def _first(server: Server, times: int) -> Values:
     """
-    Return the median seconds from connecting to the first event, one at a time.
+    Measure the seconds from connecting to the first byte and event, one at a time.
     """
     with Clients(server.port) as clients:
         waits = []
@@ -526,10 +588,11 @@ def _first_event(server: Server, times: int) -> float:
             began = time.monotonic_ns()
             stream = clients.start("/idle")
             clients.wait_events(number + 1)
-            waits.append(stream.first_event_at - began)
+            waits.append((stream.first_byte_at - began, stream.first_event_at - began))
             clients.close(stream)
             clients.run(0.001)
-        return median(waits) / 1e9
+        byte, event = zip(*waits, strict=True)
+        return {"byte": median(byte) / 1e9, "event": median(event) / 1e9}
 
 
 def _open_and_leave(server: Server, batches: int, batch: int = 20) -> Values:
@@ -551,8 +614,8 @@ def _open_and_leave(server: Server, batches: int, batch: int = 20) -> Values:
 @case("Opening: uvicorn and own servers")
 def opening(options: Options) -> Result:
     """
-    *First event* is the time from connecting to the first event of a stream, one client
-    at a time, the median of many. *Streams per second* are opened, and left after their
+    *First byte* and *first event* are the times from connecting to those of a stream, one
+    client at a time, the median of many. *Streams per second* are opened, and left after their
     first event, 20 at a time; CPU is for the whole of it, with the clean-up (which the
     hand-written loop does not have).
     """
@@ -560,8 +623,8 @@ def opening(options: Options) -> Result:
     names = options.admit((*ON_ASGI, AIOHTTP, BETTER_SSE), result)
 
     def measure(server: Server) -> Values:
-        first_event = _first_event(server, options.either(50, 20))
-        return {"first": first_event, **_open_and_leave(server, options.either(20, 5))}
+        first = _first(server, options.either(50, 20))
+        return first | _open_and_leave(server, options.either(20, 5))
 
     with servers(names, "uvicorn", result) as running:
 
@@ -572,12 +635,13 @@ def opening(options: Options) -> Result:
         measures = prepare(running, make, result.absent)
         samples = interleave(options.either(options.rounds, 1), measures, result.absent)
     columns = {
-        "first": ("first event ms", 1e3),
+        "byte": ("first byte ms", 1e3),
+        "event": ("first event ms", 1e3),
         "rate": ("streams per second", 1.0),
     }
     result.tables += [
         ratio_table("CPU per stream opened and left", samples, "cpu", "CPU us per stream"),
-        value_table("First event, streams per second", samples, columns),
+        value_table("First byte, first event, streams per second", samples, columns),
     ]
     return result
 
@@ -650,10 +714,9 @@ def _add_growth(
 ) -> None:
     columns = {f"{value} {step}": (f"{step:,}", scale) for step in steps}
     table = value_table(f"{y_label}, by {x_label}", samples, columns)
-    table.bars = {}
     result.tables.append(table)
     lines = {
         name: [(float(step), middle(samples, name, f"{value} {step}") * scale) for step in steps]
         for name in samples
     }
-    result.curves.append(Curves(table.title, x_label, y_label, lines, grows))
+    result.curves[table.title] = Curves(x_label, y_label, lines, grows)

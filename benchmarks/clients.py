@@ -30,13 +30,14 @@ class Stream:
     One event stream, as far as it is of interest.
     """
 
-    __slots__ = ("bytes", "events", "first_event_at", "socket", "tail")
+    __slots__ = ("bytes", "events", "first_byte_at", "first_event_at", "socket", "tail")
 
     def __init__(self, socket: socket.socket) -> None:
         self.socket = socket
         self.bytes = 0
         self.events = 0
         self.tail = b""  # The end of what was read: a mark may be cut in two.
+        self.first_byte_at = 0
         self.first_event_at = 0
 
 
@@ -133,8 +134,10 @@ class Clients:
             if not size:
                 raise ConnectionError("a server closed the connection of an open stream")
             data = stream.tail + self._space[:size]
-            if not stream.bytes and not data.startswith(b"HTTP/1.1 200"):
-                raise RuntimeError(f"no event stream: {data[:200]!r}")
+            if not stream.bytes:
+                stream.first_byte_at = time.monotonic_ns()
+                if not data.startswith(b"HTTP/1.1 200"):
+                    raise RuntimeError(f"no event stream: {data[:200]!r}")
             stream.bytes += size
             stream.tail = data[1 - len(MARK) :]
             if events := data.count(MARK):

@@ -134,6 +134,8 @@ def fastapi(sources: Sources, package: str = "fastapi.sse") -> ASGIApp:
     """
     import fastapi
 
+    from .models import Tick
+
     response: Any = import_module(package).EventSourceResponse
     app = fastapi.FastAPI()
 
@@ -142,7 +144,13 @@ def fastapi(sources: Sources, package: str = "fastapi.sse") -> ASGIApp:
         async for x in sources.open(request.scope):
             yield x
 
+    async def ticks(request):  # type: ignore[no-untyped-def]
+        async for x in sources.open(request.scope):
+            yield x
+
     endpoint.__annotations__ = {"request": fastapi.Request}
+    ticks.__annotations__ = {"request": fastapi.Request, "return": AsyncIterator[Tick]}
+    app.get("/models", response_class=response)(ticks)
     app.get("/{path}", response_class=response)(endpoint)
     return app
 
@@ -232,6 +240,8 @@ def version(distribution: str) -> str:
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
+        if distribution != "asgi-sse":
+            return "missing"
         # Run from a checkout that is not installed.
         import asgi_sse
 

@@ -148,7 +148,7 @@ class Subscriptions:
         Publish *events* at once; return when everybody has them.
         """
         expected = self._received + self._count * events
-        await self._sources.publish_many(events)
+        await self._sources.publish_many(1, events, 0)
         # An Event would be one more to wake for each delivery.
         while self._received < expected:  # noqa: ASYNC110
             await asyncio.sleep(0)

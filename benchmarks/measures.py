@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import median
 from typing import TypeVar
@@ -30,17 +30,20 @@ class Table:
     title: str
     header: list[str]
     rows: list[list[str]]
-    #: What is drawn of it, if anything: a bar for each contestant.
-    bars: dict[str, float] = field(default_factory=dict)
+    #: The value of each contestant by which they are compared.
+    values: dict[str, float] = field(default_factory=dict)
+    #: The value that was to be reached, for whom there is one.
+    targets: Mapping[str, float] = field(default_factory=dict)
+    unit: str = ""
+    drawn: bool = True
 
 
 @dataclass
 class Curves:
     """
-    One plot of the page: a value against another, a line for each contestant.
+    What is drawn of a table whose columns are steps: a line for each contestant.
     """
 
-    title: str
     x_label: str
     y_label: str
     lines: dict[str, list[tuple[float, float]]]
@@ -55,7 +58,8 @@ class Result:
     """
 
     tables: list[Table] = field(default_factory=list)
-    curves: list[Curves] = field(default_factory=list)
+    #: By the titles of their tables.
+    curves: dict[str, Curves] = field(default_factory=dict)
     #: Contestants that did not take part, and why.
     absent: dict[str, str] = field(default_factory=dict)
 
@@ -133,28 +137,34 @@ def ratio_table(
     """
     targets = targets or {}
     rows = []
-    bars = {}
+    compared = {}
     for name in samples:
         row = [name, _number(middle(samples, name, value) * scale)]
         if FLOOR in samples:
             all_ratios = ratios(samples, name, value)
-            bars[name] = median(all_ratios)
-            row += [f"{bars[name]:.2f}", f"{min(all_ratios):.2f} - {max(all_ratios):.2f}"]
+            compared[name] = median(all_ratios)
+            row += [f"{compared[name]:.2f}", f"{min(all_ratios):.2f} - {max(all_ratios):.2f}"]
         else:
             row += ["", ""]
-        rows.append([*row, f"{targets[name]:g}" if name in targets else ""])
+        rows.append([*row, _target(targets, name)])
     header = ["", unit, "ratio", "least - most", "to reach"]
-    return _without_empty_columns(Table(title, header, rows, bars))
+    return _without_empty_columns(
+        Table(title, header, rows, compared, targets, f"{unit}, {FLOOR} = 1")
+    )
 
 
 def value_table(
     title: str,
     samples: Samples,
     columns: Mapping[str, tuple[str, float]],
-    targets: Mapping[str, str] | None = None,
+    targets: Mapping[str, float] | None = None,
+    *,
+    drawn: bool = False,
 ) -> Table:
     """
     List several values of all contestants; *columns* has a header and a scale for each.
+
+    They are compared by the last one, or the only one.
     """
     targets = targets or {}
     rows = [
@@ -164,14 +174,18 @@ def value_table(
                 _number(middle(samples, name, value) * scale)
                 for value, (_, scale) in columns.items()
             ),
-            targets.get(name, ""),
+            _target(targets, name),
         ]
         for name in samples
     ]
     header = ["", *(header for header, _ in columns.values()), "to reach"]
-    first = next(iter(columns))
-    bars = {name: middle(samples, name, first) * columns[first][1] for name in samples}
-    return _without_empty_columns(Table(title, header, rows, bars))
+    last, (unit, scale) = list(columns.items())[-1]
+    compared = {name: middle(samples, name, last) * scale for name in samples}
+    return _without_empty_columns(Table(title, header, rows, compared, targets, unit, drawn))
+
+
+def _target(targets: Mapping[str, float], name: str) -> str:
+    return f"{targets[name]:g}" if name in targets else ""
 
 
 def _number(value: float) -> str:
@@ -180,9 +194,5 @@ def _number(value: float) -> str:
 
 def _without_empty_columns(table: Table) -> Table:
     kept = [i for i in range(len(table.header)) if any(row[i] for row in table.rows)]
-    return Table(
-        table.title,
-        [table.header[i] for i in kept],
-        [[row[i] for i in kept] for row in table.rows],
-        table.bars,
-    )
+    header = [table.header[i] for i in kept]
+    return replace(table, header=header, rows=[[row[i] for i in kept] for row in table.rows])

@@ -12,8 +12,8 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .cases import NCHAN, Case
-from .contestants import CONTESTANTS, PEERS, version
+from .cases import FASTAPI, NCHAN, SSE_STARLETTE, Case
+from .contestants import CONTESTANTS, FLOOR, OURS, PEERS, version
 from .measures import Result, Table
 
 HERE = Path(__file__).parent
@@ -21,11 +21,23 @@ PAGE = HERE / "RESULTS.rst"
 PLOTS = HERE / "plots"
 
 INTRODUCTION = """\
-Written by ``python -m benchmarks``; see `README.rst <README.rst>`_ for how to read it.
-Everything was taken in one run of {minutes:.0f} minutes. *Ratio* is to the hand-written
-loop, round by round: the median of all rounds, then the least and the most.
+What an event stream costs with asgi_sse, beside a loop written by hand (the floor) and
+beside other libraries. Written by ``python -m benchmarks``; ``benchmarks/README.rst`` says
+how to run it and how to read it. Everything was taken in one run of {minutes:.0f} minutes.
+*Ratio* is to the hand-written loop, round by round: the median of all rounds, then the
+least and the most.
 """
 
+# So much of a core may be in use by others before the numbers say more about them.
+QUIET = 0.5
+BUSY = """\
+.. warning::
+
+   The machine was busy with other things when this run began (load {load}). The ratios
+   that are the farthest apart say the least.
+"""
+
+LOAD = "load before"
 SERVERS = ("uvicorn", "httptools", "hypercorn", "granian")
 FOUNDATIONS = ("anyio", "trio", "h11")
 
@@ -63,7 +75,7 @@ def machine() -> list[tuple[str, str]]:
         ("processor", f"{_processor()}, {os.cpu_count()} cores"),
         ("system", f"{platform.system()} {platform.release()}"),
         ("Python", f"{platform.python_implementation()} {platform.python_version()}"),
-        ("load before", f"{os.getloadavg()[0]:.2f}"),
+        (LOAD, f"{os.getloadavg()[0]:.2f}"),
     ]
 
 
@@ -105,6 +117,35 @@ def _processor() -> str:
     return platform.machine()
 
 
+def glance(results: list[tuple[Case, Result]]) -> Table:
+    """
+    Gather what was to be reached, and whether it was.
+    """
+    rows = []
+    for _, result in results:
+        for table in result.tables:
+            for name, target in table.targets.items():
+                if name in table.values:
+                    what = table.title if name == OURS else f"{table.title}: {name}"
+                    cells = [_cell(table, other) for other in (FLOOR, SSE_STARLETTE, FASTAPI)]
+                    mine = f"**{_cell(table, name)}**"
+                    reached = "yes" if table.values[name] <= target else "no"
+                    rows.append([what, *cells, mine, f"{target:g}", reached])
+    header = ["", FLOOR, SSE_STARLETTE, FASTAPI, OURS, "to reach", "reached"]
+    return Table("At a glance", header, rows)
+
+
+def _cell(table: Table, name: str) -> str:
+    if name not in table.values:
+        return ""
+    value = f"{table.values[name]:.2f}".rstrip("0").rstrip(".")
+    if "ratio" not in table.header:
+        return f"{value} {'KiB' if 'KiB' in table.unit else 'us'}"
+    if name == FLOOR:
+        return f"1 ({next(row[1] for row in table.rows if row[0] == FLOOR)} us)"
+    return value
+
+
 def write_page(
     results: list[tuple[Case, Result]], about: list[tuple[str, str]], minutes: float
 ) -> None:
@@ -116,29 +157,36 @@ def write_page(
     PLOTS.mkdir(exist_ok=True)
     for old in PLOTS.glob("*.svg"):
         old.unlink()
+    load = dict(about)[LOAD]
+    gathered = glance(results)
     parts = [
-        _title("Results", "="),
+        _title("Speed and memory", "="),
         INTRODUCTION.format(minutes=minutes),
+        BUSY.format(load=load) if float(load) > QUIET else "",
+        _title(gathered.title, "-"),
+        "Ratios to the hand-written loop, unless a unit is given: less is better.\n",
+        _list_table(gathered.header, gathered.rows),
+        _title("Where and what", "-"),
         _list_table(["", "measured on"], [list(row) for row in about]),
-        _list_table(["", "version"], [list(row) for row in versions()]),
+        ", ".join(f"{name} {version}" for name, version in versions()) + ".\n",
     ]
     for case, result in results:
         parts += [_title(case.title, "-"), case.text + "\n"]
         for number, table in enumerate(result.tables):
             parts += [f"**{table.title}**\n", _list_table(table.header, table.rows)]
-            if table.bars:
+            if table.drawn and len(table.values) > 1:
                 path = PLOTS / f"{case.name}_{number}.svg"
                 plots.draw_bars(table, path)
                 parts.append(_image(path, table.title))
-        for number, curves in enumerate(result.curves):
-            path = PLOTS / f"{case.name}_curves_{number}.svg"
-            plots.draw_curves(curves, path)
-            parts.append(_image(path, curves.title))
+            if table.title in result.curves:
+                path = PLOTS / f"{case.name}_{number}.svg"
+                plots.draw_curves(table.title, result.curves[table.title], path)
+                parts.append(_image(path, table.title))
         parts += [
             f"Absent: {name} ({reason.splitlines()[0]}).\n"
             for name, reason in result.absent.items()
         ]
-    PAGE.write_text("\n".join(parts))
+    PAGE.write_text("\n".join(filter(None, parts)))
 
 
 def _title(text: str, line: str) -> str:
@@ -146,7 +194,8 @@ def _title(text: str, line: str) -> str:
 
 
 def _image(path: Path, text: str) -> str:
-    return f".. image:: plots/{path.name}\n   :alt: {text}\n"
+    # This way it is found also from docs/, which include the page.
+    return f".. image:: ../benchmarks/plots/{path.name}\n   :alt: {text}\n"
 
 
 def _list_table(header: list[str], rows: list[list[str]]) -> str:

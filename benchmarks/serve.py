@@ -13,10 +13,9 @@ import os
 import socket
 import sys
 from typing import Any
-from urllib.parse import parse_qsl
 
 from .contestants import CONTESTANTS, ASGIApp
-from .sources import Sources
+from .sources import Sources, numbers
 
 CONTESTANT = "BENCHMARKS_CONTESTANT"
 
@@ -46,8 +45,7 @@ def controlled(sources: Sources, app: ASGIApp) -> ASGIApp:
 async def _control(sources: Sources, scope: Any) -> Any:
     if scope["path"] == "/ready":
         return "ready"
-    query = dict(parse_qsl(scope["query_string"].decode()))
-    return await sources.publish_many(int(query["events"]))
+    return await sources.publish_many(**numbers(scope["query_string"].decode()))
 
 
 async def _complete_lifespan(receive: Any, send: Any) -> None:
@@ -143,7 +141,7 @@ def aiohttp(fd: int, port: int) -> None:
         return web.json_response("ready")
 
     async def publish(request: web.Request) -> web.Response:
-        return web.json_response(await sources.publish_many(int(request.query["events"])))
+        return web.json_response(await sources.publish_many(**numbers(request.query_string)))
 
     app = web.Application()
     app.router.add_get("/ready", ready)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -78,13 +79,24 @@ class Server:
         """
         return sum(map(_memory_of, self._processes()))
 
-    def publish(self, events: int) -> list[int]:
+    def publish(
+        self, times: int, burst: int, interval: float, read: Callable[[float], None]
+    ) -> list[int]:
         """
-        Publish *events* at once; return the moment of each, in nanoseconds.
+        Publish so many times *burst* events at once; return the moment of each, in ns.
+
+        *read* is called with seconds, for the clients to read meanwhile.
         """
+        moments: list[int] = []
         if self.server == "nginx":
-            return [self._publish_over_http() for _ in range(events)]
-        moments: list[int] = json.loads(self._request("GET", f"/publish?events={events}"))
+            for _ in range(times):
+                moments += [self._publish_over_http() for _ in range(burst)]
+                read(interval)
+            return moments
+        target = f"/publish?times={times}&burst={burst}&interval={interval:.6f}"
+        self._control.request("GET", target)
+        read(times * interval)
+        moments += json.loads(self._control.getresponse().read())
         return moments
 
     def _publish_over_http(self) -> int:

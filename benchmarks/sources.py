@@ -21,6 +21,17 @@ async def flood(events: int = 1000, size: int = 30) -> AsyncIterator[str]:
         yield text
 
 
+async def models(events: int = 1000) -> AsyncIterator[Any]:
+    """
+    A source of models, to be sent as JSON, that never waits.
+    """
+    from .models import Tick
+
+    tick = Tick(symbol="ASGI", price=42.5, volume=1000)
+    for _ in range(events):
+        yield tick
+
+
 async def turning(events: int = 1000, size: int = 30) -> AsyncIterator[str]:
     """
     A source that lets everyone else have a turn before each event.
@@ -54,6 +65,13 @@ async def idle() -> AsyncIterator[str]:
     await asyncio.get_running_loop().create_future()
 
 
+def numbers(query: str) -> dict[str, Any]:
+    """
+    Return the parameters of a query; a number with a point is a float.
+    """
+    return {name: float(value) if "." in value else int(value) for name, value in parse_qsl(query)}
+
+
 class Sources:
     """
     The sources of one server process, by the path they are asked for.
@@ -63,6 +81,7 @@ class Sources:
         self._queues: set[asyncio.Queue[str]] = set()
         self._by_path: dict[str, Callable[..., AsyncIterator[str]]] = {
             "/flood": flood,
+            "/models": models,
             "/turning": turning,
             "/paced": paced,
             "/idle": idle,
@@ -81,10 +100,7 @@ class Sources:
         """
         Return the source that a path and its query ask for.
         """
-        parameters = {
-            name: float(value) if "." in value else int(value) for name, value in parse_qsl(query)
-        }
-        return self._by_path[path](**parameters)
+        return self._by_path[path](**numbers(query))
 
     def subscribe(self) -> AsyncIterator[str]:
         """
@@ -105,14 +121,17 @@ class Sources:
         for queue in self._queues:
             queue.put_nowait(text)
 
-    async def publish_many(self, events: int) -> list[int]:
+    async def publish_many(self, times: int, burst: int, interval: float) -> list[int]:
         """
-        Publish *events* at once; return the moment of each, in nanoseconds.
+        Publish so many times *burst* events at once; return the moment of each, in ns.
         """
         moments = []
-        for _ in range(events):
-            moments.append(time.monotonic_ns())
-            await self.publish("x" * 30)
+        for _ in range(times):
+            for _ in range(burst):
+                moments.append(time.monotonic_ns())
+                await self.publish("x" * 30)
+            if interval:
+                await asyncio.sleep(interval)
         return moments
 
 

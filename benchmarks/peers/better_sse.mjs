@@ -1,8 +1,9 @@
 // better-sse on node:http, serving the sources of sources.py.
 //
-// Prints the port it listens on.
+// Listens on the port that it is called with.
 
 import { createServer } from "node:http";
+import { setTimeout as sleep } from "node:timers/promises";
 import { createChannel, createSession } from "better-sse";
 
 const channel = createChannel();
@@ -34,11 +35,17 @@ async function stream(request, response, url) {
   }
 }
 
-function publish(response, url) {
+async function publish(response, url) {
+  const [times, burst, interval] = ["times", "burst", "interval"].map((name) =>
+    Number(url.searchParams.get(name)),
+  );
   const moments = [];
-  for (let i = 0; i < Number(url.searchParams.get("events")); i++) {
-    moments.push(Number(process.hrtime.bigint()));
-    channel.broadcast(text);
+  for (let i = 0; i < times; i++) {
+    for (let j = 0; j < burst; j++) {
+      moments.push(Number(process.hrtime.bigint()));
+      channel.broadcast(text);
+    }
+    await sleep(interval * 1000);
   }
   response.end(JSON.stringify(moments));
 }
