@@ -439,7 +439,7 @@ class Response:
                 body += blocks
             # Without the keep-alives: they come again and again, and a source that waits
             # until nothing is on its way would wait for ever on a slow client.
-            pump.in_flight = len(body)
+            pump.in_flight = size = len(body)
             if not body:
                 if self._source_over or self._left_behind or (feed is not None and feed.over):
                     break
@@ -448,7 +448,7 @@ class Response:
                     continue
                 self._ping_due = False
                 body = self._make_keep_alive()
-            size = len(body)
+                size = len(body)
             self._send_began = now()
             await send({"type": "http.response.body", "body": body, "more_body": True})
             self._send_began = None
