@@ -148,7 +148,7 @@ class EventSourceResponse(EventStreamResponse):
     ) -> Response:
         stream = scope.get(_STREAM)
         if stream is not None and stream.injected is not None:
-            send = _with_late_headers(send, stream.injected)
+            send = _with_late_headers(send, options.status, stream.injected)
         response = super().make_response(options, scope, receive, send)
         if stream is not None:
             stream.response = response
@@ -500,16 +500,17 @@ def _stream_of(connection: HTTPConnection) -> _Stream:
     return stream
 
 
-def _with_late_headers(send: Send, injected: InjectedResponse) -> Send:
+def _with_late_headers(send: Send, status: int, injected: InjectedResponse) -> Send:
     """
     Return a ``send`` that knows what a response has been given since now.
 
-    FastAPI has copied its headers before the path operation runs.
+    FastAPI has copied its headers before the path operation runs. They are for
+    the stream, which has this status, and not for an answer in its place.
     """
     copied = list(injected.raw_headers)
 
     async def send_late_headers(message: Message) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"] == "http.response.start" and message["status"] == status:
             late = injected.raw_headers
             if late != copied:
                 names = {name for name, _ in late}

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypeAliasType
 
 import asgi_sse
-from asgi_sse import Limiter, Request, drain
+from asgi_sse import Channel, Limiter, Refused, Request, drain
 from asgi_sse.fastapi import (
     EventSourceResponse,
     EventStreamRoute,
@@ -343,6 +343,20 @@ async def test_headers_may_be_set_until_the_first_event(seconds: float) -> None:
     ]
 
 
+async def test_headers_of_the_stream_are_not_those_of_a_refusal() -> None:
+    async def items(response: Response) -> AsyncIterator[int]:
+        response.headers["x-a"] = "b"
+        response.status_code = 202
+        raise Refused(403, "not you")
+        yield 1
+
+    async with connect(app_of(items)) as stream:
+        await stream.wait_closed()
+
+    assert (stream.status, stream.body) == (403, b"not you")
+    assert "x-a" not in stream.headers
+
+
 async def test_headers_may_be_set_by_the_request_without_the_route_class() -> None:
     app = FastAPI()
 
@@ -631,6 +645,30 @@ def test_format_sse_event(fields: dict[str, Any], wire: bytes) -> None:
     assert format_sse_event(**fields) == wire
     with pytest.raises(ValueError, match="event must be a single line"):
         format_sse_event(event="a\ndata: b")
+
+
+@pytest.mark.parametrize("form", ["returned", "yielded"])
+async def test_channel_is_what_a_path_operation_gives(form: str) -> None:
+    news = Channel()
+    app = FastAPI()
+
+    if form == "returned":
+
+        @app.get("/")
+        async def returned(last: LastEventID) -> EventSourceResponse:
+            return EventSourceResponse(news.subscribe(last))
+    else:
+
+        @app.get("/", response_class=EventSourceResponse)
+        async def yielded(last: LastEventID) -> AsyncIterator[asgi_sse.ServerSentEvent]:
+            async with news.subscribe(last) as events:
+                async for event in events:
+                    yield event
+
+    first = await news.publish({"n": 1})
+    await news.publish({"n": 2})
+    async with connect(app, last_event_id=first) as stream:
+        assert (await stream.next_event()).data == '{"n":2}'
 
 
 async def test_import_is_all_that_changes() -> None:

@@ -22,7 +22,7 @@ from starlette.testclient import TestClient
 
 import asgi_sse
 from asgi import NO_BODY, Server, http_scope
-from asgi_sse import EventStream, Limiter, drain
+from asgi_sse import Channel, EventStream, Limiter, drain
 from asgi_sse._options import Options
 from asgi_sse._source import Source
 from asgi_sse.starlette import (
@@ -959,6 +959,26 @@ async def endpoint(request: Request) -> EventSourceResponse:
     if request.query_params.get("who") == "nobody":
         raise HTTPException(403, "not you")
     return EventSourceResponse(Events("a", {"data": "b"}))
+
+
+@pytest.mark.parametrize("form", ["endpoint", "returned", "drop-in", "grace"])
+async def test_channel_is_what_an_endpoint_gives(form: str) -> None:
+    news = Channel()
+
+    async def respond(request: Request) -> Any:
+        if form == "returned":
+            return EventStream(news)
+        subscription = news.subscribe(request.headers.get("last-event-id"))
+        return EventSourceResponse(subscription, shutdown_grace_period=1 if form == "grace" else 0)
+
+    app = Starlette(routes=[Route("/", EventStream(news) if form == "endpoint" else respond)])
+    async with connect(app) as stream:
+        await stream.wait_chunks(form in ("endpoint", "returned"))
+        first = await news.publish("a")
+        await news.publish("b")
+        assert [event.data for event in await stream.take(2)] == ["a", "b"]
+    async with connect(app, last_event_id=first) as stream:
+        assert (await stream.next_event()).data == "b"
 
 
 async def test_exception_before_the_first_wait_is_answered_by_the_framework() -> None:
