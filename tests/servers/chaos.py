@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -68,11 +69,21 @@ class Report:
 class Client:
     """
     It comes back with what it has, wherever its connection ends.
+
+    Args:
+        port: Where.
+        channels: Which: ``even`` or ``odd``, or both in one stream.
+
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, channels: tuple[str, ...]) -> None:
         self._port = port
+        self._channels = channels
+        self._query = "&".join(f"channel={name}" for name in channels)
         self._last_event_id = ""
+        self._ended: set[str] = set()
+        #: The greatest number so far.
+        self.latest = -1
         self.numbers: list[int] = []
         self.received = 0
         self.resets = 0
@@ -81,9 +92,20 @@ class Client:
         self.is_there = anyio.Event()
         self.over = anyio.Event()
 
-    @property
-    def latest(self) -> int:
-        return self.numbers[-1] if self.numbers else -1
+    def split(self) -> list[list[int]]:
+        """
+        Return what has come of each of its channels.
+        """
+        return [
+            [number for number in self.numbers if number % 2 == (name == "odd")]
+            for name in self._channels
+        ]
+
+    def wanted(self, numbers: set[int]) -> set[int]:
+        """
+        Return those of its channels.
+        """
+        return {n for n in numbers if ("even", "odd")[n % 2] in self._channels}
 
     async def follow(self) -> None:
         while True:
@@ -97,9 +119,8 @@ class Client:
     async def _read(self, stream: anyio.abc.SocketStream) -> None:
         # With HTTP/1.0 the body is not chunked, and so as cheap to read as can be.
         await stream.send(
-            b"GET /events?lastEventId=earliest HTTP/1.0\r\nHost: localhost\r\n"
-            + (f"Last-Event-ID: {self._last_event_id}\r\n" if self._last_event_id else "").encode()
-            + b"\r\n"
+            f"GET /events?lastEventId=earliest&{self._query} HTTP/1.0\r\nHost: localhost\r\n"
+            f"Last-Event-ID: {self._last_event_id}\r\n\r\n".encode()
         )
         head = b""
         while b"\r\n\r\n" not in head:
@@ -117,14 +138,15 @@ class Client:
 
     def _take(self, kind: str | None, data: str) -> None:
         if kind == "reset":
-            # All that is kept follows, and that is everything.
             self.resets += 1
-            self.numbers = []
-        elif data == "end":
-            self.over.set()
+        elif data.startswith("end of "):
+            self._ended.add(data)
+            if len(self._ended) == len(self._channels):
+                self.over.set()
         else:
             self.received += 1
             self.numbers.append(int(data))
+            self.latest = max(self.latest, int(data))
 
 
 class Chaos:
@@ -139,7 +161,8 @@ class Chaos:
         self._port = Port()
         self._workers: dict[int, subprocess.Popen[bytes]] = {}
         self._refusal = anyio.Event()
-        self.clients = [Client(self._port.number) for _ in range(clients)]
+        ways = [("even",), ("odd",), ("even", "odd"), ("even", "odd")]
+        self.clients = [Client(self._port.number, ways[n % len(ways)]) for n in range(clients)]
         self.acknowledged: set[int] = set()
         self.refused: set[int] = set()
         self.workers_killed = 0
@@ -218,23 +241,22 @@ class Chaos:
                 what, _, data = line.partition(" ")
                 if what == "refused":
                     self._refusal.set()
-                if data != "end":
+                if data.isdecimal():
                     (self.acknowledged if what == "acknowledged" else self.refused).add(int(data))
 
     def report(self) -> Report:
         clients = self.clients
+        # The others were told.
+        untold = [client for client in clients if not client.resets]
+        parts = [part for client in untold for part in client.split()]
         return Report(
             clients=len(clients),
             acknowledged=len(self.acknowledged),
             refused=len(self.refused),
             received=sum(client.received for client in clients),
-            lost=sum(len(self.acknowledged.difference(client.numbers)) for client in clients),
-            doubled=sum(len(client.numbers) - len(set(client.numbers)) for client in clients),
-            disordered=sum(
-                later < earlier
-                for client in clients
-                for earlier, later in zip(client.numbers, client.numbers[1:], strict=False)
-            ),
+            lost=sum(len(c.wanted(self.acknowledged).difference(c.numbers)) for c in untold),
+            doubled=sum(len(part) - len(set(part)) for part in parts),
+            disordered=sum(later < earlier for part in parts for earlier, later in pairwise(part)),
             resets=sum(client.resets for client in clients),
             given_up=sum(client.given_up for client in clients),
             reconnects=sum(client.connections - 1 for client in clients),

@@ -10,6 +10,6 @@ from asgi_sse.channels import Broker
 
 app = Hub(
     Broker(os.environ["BROKER"], history=int(os.environ["HISTORY"]), timeout=2),
-    ["news"],
+    ["even", "odd"],
     Door(None),
 )
