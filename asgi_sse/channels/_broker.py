@@ -106,10 +106,12 @@ class BrokerChannel:
     ``EventStream(channel)`` serves it.
     """
 
+    _fanout: _Fanout
+    _reading: bool
+
     def __init__(self, broker: Broker, name: str) -> None:
         self._broker = broker
-        self._fanout = _Fanout(broker)
-        self._reading = False
+        self._begin()
         self._published = 0
         self._skipped = 0
         self._idle_since = 0.0
@@ -178,6 +180,13 @@ class BrokerChannel:
             closed_for_lag=fanout.closed_for_lag,
             skipped=self._skipped,
         )
+
+    def _begin(self) -> None:
+        """
+        Know nothing of what was before the broker was opened.
+        """
+        self._fanout = _Fanout(self._broker)
+        self._reading = False
 
     # The reader.
 
@@ -285,8 +294,8 @@ class Broker:
     """
     Channels by name, kept by an engine, for any number of processes and machines.
 
-    It is an async context manager. While it is open, each channel that has subscribers in
-    this process is read once, for all of them.
+    It is an async context manager, and may be entered again later. While it is open, each
+    channel that has subscribers in this process is read once, for all of them.
 
     Args:
         url: ``memory://``: this process only, nothing is kept over its end. ``redis://``,
@@ -382,7 +391,12 @@ class Broker:
         return Merged({each.name: each.subscribe for each in channels}, last_event_id)
 
     async def __aenter__(self) -> Self:
+        if self._tasks is not None:
+            raise RuntimeError("the broker is open. Did you forget that a lifespan opens it?")
         self._backend = self._open()
+        # An application outlives its lifespan, in tests above all, and holds its channels.
+        for channel in self._channels.values():
+            channel._begin()
         tasks = create_task_group()
         await tasks.__aenter__()
         self._tasks = tasks

@@ -291,3 +291,25 @@ async def test_at_least_one_name() -> None:
 def test_wrong_options_are_refused(url: str, options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Broker(url, **options)
+
+
+async def test_a_broker_may_be_opened_again() -> None:
+    """
+    An application holds its channels longer than its lifespan, which tests run several times.
+    """
+    broker = Broker("memory://")
+    channel = broker.channel("news")
+    for number in range(2):
+        async with broker, channel.subscribe() as subscription:
+            await anext(subscription)
+            await channel.publish(number)
+
+            assert (await anext(subscription)).data == str(number)
+
+
+async def test_an_open_broker_is_not_opened_again() -> None:
+    async with Broker("memory://") as broker:
+        with pytest.raises(RuntimeError, match="the broker is open"):
+            await broker.__aenter__()
+
+        assert await broker.publish("news", "1")
