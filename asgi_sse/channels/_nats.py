@@ -319,6 +319,10 @@ class NatsBackend(Backend):
                     allow_reconnect=False,
                     max_reconnect_attempts=1,
                     reconnect_time_wait=0.1,
+                    # A machine that is gone says nothing: after three without an answer the
+                    # connection is lost.
+                    ping_interval=self._timeout,
+                    max_outstanding_pings=2,
                     error_cb=self._note,
                     closed_cb=self._give_up,
                 )

@@ -273,6 +273,25 @@ async def test_a_nats_that_does_not_answer_is_told_to_the_publisher(server: Nats
 
 @pytest.mark.real_time
 @on_asyncio
+async def test_a_connection_that_answers_no_more_is_given_up(server: Nats) -> None:
+    async with Broker(server.url, timeout=0.3) as broker:
+        await publish_at_last(broker, "1")
+        backend = broker._backend
+        assert isinstance(backend, NatsBackend)
+        client = backend._client
+        server.process.send_signal(signal.SIGSTOP)
+        with anyio.fail_after(20):
+            while not client.is_closed:
+                with pytest.raises(BrokerError):
+                    await broker.publish("news", "x")
+        server.process.send_signal(signal.SIGCONT)
+        with anyio.fail_after(10):
+            await publish_at_last(broker, "2")
+        assert backend._client is not client
+
+
+@pytest.mark.real_time
+@on_asyncio
 async def test_a_nats_without_jetstream_is_told(server: Nats, tmp_path: Path) -> None:
     config = tmp_path / "nats.conf"
     config.write_text(config.read_text().partition("\n")[0])
