@@ -10,6 +10,7 @@ import pytest
 
 from asgi_sse import EventStream, Request, ServerSentEvent
 from asgi_sse.channels import Broker, BrokerError, Subscription
+from asgi_sse.channels._backend import Batch
 from asgi_sse.channels._memory import MemoryBackend
 from asgi_sse.channels._merged import Merged
 from asgi_sse.testing import connect
@@ -229,6 +230,18 @@ async def test_a_wildcard_that_misses_events_of_one_channel_tells_so() -> None:
         await backend.publish("news.busy", {})
     await backend.publish("news.quiet", {})
     assert await read() == ([5, 6, 7], 4)
+    await batches.aclose()
+
+
+async def test_what_has_aged_before_it_was_read_is_told_once() -> None:
+    backend = MemoryBackend(3, 10)
+    batches = backend.read("news.>", None)
+    assert (await anext(batches)).missing == (0,)
+    await backend.publish("news.a", {})
+    await anyio.sleep(20)
+
+    assert await anext(batches) == Batch([], (1,))
+    assert await anext(batches) == Batch([], None)
     await batches.aclose()
 
 

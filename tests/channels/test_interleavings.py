@@ -62,7 +62,7 @@ class Client:
         self._last = last
         #: Numbers of events, and ``None`` for each time it was told of a gap.
         self.got: list[int | None] = []
-        # Where it began: that which follows it is to get.
+        # Where it began: what follows it is to get.
         self.first: int | None = None if last is None else int(last)
         self._subscription: Subscription = channel.subscribe(last)
 
@@ -105,6 +105,8 @@ class Client:
                 expected = number
                 told = False
         assert expected == engine.number or told or self.first is None
+        # Nothing is told without a reason.
+        assert engine.gone != (0,) or None not in self.got
 
 
 def play(turns: tuple[str, ...], overflow: Any) -> None:
@@ -135,8 +137,13 @@ def play(turns: tuple[str, ...], overflow: Any) -> None:
             case "come with latest":
                 # It was published, and told by another process.
                 clients.append(Client(channel, str(engine.number)))
-            case "come with first":
-                clients.append(Client(channel, "1"))
+            case "add three":
+                for _ in range(3):
+                    engine.add()
+            case "come three behind":
+                clients.append(Client(channel, str(max(0, engine.number - 3))))
+            case "come five behind":
+                clients.append(Client(channel, str(max(0, engine.number - 5))))
             case "take one":
                 for client in clients:
                     client.take(1)
@@ -154,17 +161,19 @@ def play(turns: tuple[str, ...], overflow: Any) -> None:
 
 TURNS = [
     "add",
+    "add three",
     "read one",
     "read",
     "new",
     "come with latest",
-    "come with first",
+    "come three behind",
+    "come five behind",
     "take one",
     "leave",
 ]
 
 
-# As many turns in a row: six take minutes.
+# As many turns in a row: six take a quarter of an hour.
 LENGTH = 4
 
 
