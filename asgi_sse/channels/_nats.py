@@ -5,6 +5,7 @@ Channels in NATS: subjects of one JetStream stream, whose sequence is the event 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -93,8 +94,8 @@ class NatsBackend(Backend):
         # What is asked at the moment: it is given up when the connection is lost.
         self._talks: set[CancelScope] = set()
         self._incarnation = 0
-        # From the names of channels to what was read last.
-        self._last: dict[str, _Last] = {}
+        # From the names of channels that are read to where.
+        self._places: dict[str, _Place] = {}
 
     async def publish(self, name: str, fields: Mapping[str, str]) -> Order:
         headers = {key: quote(text) for key, text in fields.items() if key != "data"}
@@ -123,7 +124,7 @@ class NatsBackend(Backend):
             resumed = after is not None and await self._still_has(stream, after, name)
             if not resumed:
                 stream = await self._look()
-                self._last.pop(name, None)
+                self._places.pop(name, None)
         subject = self._subject(name)
         if after is not None and resumed:
             consumer = await self._consume(subject, after[1] + 1)
@@ -137,6 +138,10 @@ class NatsBackend(Backend):
                 yield batch
                 async with self._talk(_PATIENCE):
                     batch = self._batch(await consumer.take(_PATIENCE), name)
+        except GeneratorExit:
+            # It is read no more. (After an error it is read on.)
+            self._places.pop(name, None)
+            raise
         finally:
             await consumer.aclose()
         raise BrokerError("NATS: the stream has lost messages")
@@ -145,25 +150,25 @@ class NatsBackend(Backend):
         """
         Whether what was read last is still what it was, and nothing was let go of since.
         """
-        last = self._last.get(name)
+        place = self._places.get(name, _Place())
         if stream.incarnation != after[0]:
             return False
         if after[1] > stream.last:
             await self._begin_incarnation()
             return False
-        if last is None or last.sequence != after[1]:
-            # It is no message, but the place before the first.
-            return True
+        # Whether what came since nobody reads may be gone again. (Not because there was too
+        # much of it in this channel: the number of those that are left will tell that.)
+        aged = current_time() - place.seen >= stream.max_age
+        gone = stream.limited and stream.first > after[1] + 1 and aged
+        if place.sequence != after[1]:
+            # There was no message yet.
+            return not gone
         try:
-            found = await self._ask(f"STREAM.MSG.GET.{self._name}", seq=last.sequence)
+            found = await self._ask(f"STREAM.MSG.GET.{self._name}", seq=place.sequence)
         except _Refused:
-            if last.sequence >= stream.first or not stream.limited:
-                # There were too many after it in its channel: their number will tell.
-                return True
-            # It was too old, and so may be what came when nobody read.
-            return current_time() - last.seen < stream.max_age
+            return not gone
         when = datetime.fromisoformat(found["message"]["time"])
-        if abs(when - last.time) > timedelta(milliseconds=1):
+        if abs(when - place.time) > timedelta(milliseconds=1):
             # The server has lost it, and given its sequence to another one.
             await self._begin_incarnation()
             return False
@@ -221,11 +226,7 @@ class NatsBackend(Backend):
         return self._batch(messages, name)
 
     def _batch(self, messages: list[Any], name: str) -> Batch:
-        last = self._last.get(name)
-        if messages:
-            self._last[name] = _Last(messages[-1])
-        elif last is not None:
-            last.seen = current_time()
+        self._places.setdefault(name, _Place()).move(messages)
         # Each message tells how many follow. Where *history* follow, some before it may
         # have been let go of; where fewer do, none has: the stream keeps one more.
         for index in range(len(messages) - 1, -1, -1):
@@ -424,16 +425,23 @@ class _Stream:
         self.gone = max(self.first - 1, 0) if self.limited or not state["messages"] else 0
 
 
-class _Last:
+class _Place:
     """
-    The latest message of a channel that was read.
+    How far a channel was read.
     """
 
-    def __init__(self, message: Any) -> None:
-        self.sequence: int = message.metadata.sequence.stream
-        self.time: datetime = message.metadata.timestamp
-        #: When the server has told last that there is none after it.
+    def __init__(self) -> None:
+        #: Of the latest message; 0 if there was none.
+        self.sequence = 0
+        self.time = datetime.min
+        #: When the server has told last what there is.
+        self.seen = -math.inf
+
+    def move(self, messages: list[Any]) -> None:
         self.seen = current_time()
+        if messages:
+            self.sequence = messages[-1].metadata.sequence.stream
+            self.time = messages[-1].metadata.timestamp
 
 
 class _Consumer:

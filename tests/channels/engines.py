@@ -240,9 +240,10 @@ async def kill_again_and_again(
             except BrokerError:
                 refused += 1
                 await anyio.sleep(0.02)
-            if len(published) % 100 == 0:
-                is_time.set()
-                is_time = anyio.Event()
+            else:
+                if len(published) % 100 == 0:
+                    is_time.set()
+                    is_time = anyio.Event()
 
     def make() -> Broker:
         return Broker(engine.url, history=200 * kills, timeout=2)

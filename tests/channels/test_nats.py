@@ -6,8 +6,10 @@ import json
 import re
 import shutil
 import signal
+import socket
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +23,8 @@ from asgi_sse.channels import Broker, BrokerError
 from asgi_sse.channels._nats import NatsBackend, _Consumer
 from asgi_sse.testing import check_backend
 from engines import Nats, kill_again_and_again, logs, on_asyncio, publish_at_last
+
+DOCS = Path(__file__).parents[2] / "docs" / "channels.rst"
 
 
 @pytest.fixture
@@ -68,6 +72,23 @@ async def test_garbage_in_nats_is_skipped_and_counted(server: Nats) -> None:
 
         assert (event.data, event.event) == ("good", "e")
         assert channel.statistics().skipped == 2
+
+
+@pytest.mark.real_time
+@on_asyncio
+async def test_another_program_publishes_to_nats_as_the_docs_say(server: Nats) -> None:
+    [says] = re.findall(r"\$ (printf '.*') \| nc ", DOCS.read_text())
+    wire = (await anyio.run_process(["bash", "-c", says])).stdout
+    async with Broker(server.url) as broker, broker.subscribe("news") as subscription:
+        await anext(subscription)
+        with socket.create_connection(server.address) as client:
+            client.sendall(wire)
+            event = await anext(subscription)
+            answer = client.recv(10_000)
+
+    assert (event.data, event.event) == ("hello", "greeting")
+    assert b"PONG" in answer
+    assert b"-ERR" not in answer
 
 
 @pytest.mark.real_time
@@ -150,6 +171,7 @@ async def test_a_reader_that_nats_has_overtaken_tells_so(server: Nats) -> None:
         await broker.publish("news", "6")
         assert await sequences() == ([8], None)
         await batches.aclose()
+        assert not backend._places
         last = (backend._incarnation, 6)
         batches = backend.read("news", last)
         assert await sequences() == ([8], None)
@@ -282,7 +304,7 @@ async def test_a_connection_that_answers_no_more_is_given_up(server: Nats) -> No
         server.process.send_signal(signal.SIGSTOP)
         with anyio.fail_after(20):
             while not client.is_closed:
-                with pytest.raises(BrokerError):
+                with suppress(BrokerError):
                     await broker.publish("news", "x")
         server.process.send_signal(signal.SIGCONT)
         with anyio.fail_after(10):
@@ -370,8 +392,12 @@ class Reading:
         await self.backend.aclose()
 
     async def leave(self) -> None:
+        """
+        Be away as after an error, and not for good.
+        """
         if self._batches is not None:
-            await self._batches.aclose()
+            with suppress(BrokerError):
+                await self._batches.athrow(BrokerError())
             self._batches = None
 
     async def publish(self, *texts: str) -> None:
@@ -431,18 +457,32 @@ async def test_what_became_too_old_in_nats_while_nobody_read_is_told(server: Nat
                 while (await ask(server, "STREAM.INFO.asgi_sse"))["state"]["messages"]:
                     pass
 
+        # There was nothing when it left.
+        assert await reader.read() == ("", True)
+        await reader.leave()
+        await reader.publish("lost")
+        await wait_until_empty()
+        assert (await reader.read())[1]
         await reader.publish("a")
-        assert await reader.read() == ("a", True)
+        assert await reader.read() == ("a", False)
+        place = reader.backend._places["news"]
         await reader.leave()
         await wait_until_empty()
+        place.seen = anyio.current_time() - 1
+        # It was the last.
+        assert await reader.read() == ("", False)
+        await reader.leave()
+        await reader.publish("lost")
+        await wait_until_empty()
+        place.seen = anyio.current_time() - 1
         assert (await reader.read())[1]
         await reader.publish("b")
         assert await reader.read() == ("b", False)
-        await wait_until_empty()
-        # It has read, and there was nothing.
-        while reader.backend._last["news"].seen + 0.5 < anyio.current_time():
-            assert await reader.read() == ("", False)
+        place = reader.backend._places["news"]
         await reader.leave()
+        await wait_until_empty()
+        # It has just read, and there was nothing.
+        place.seen = anyio.current_time() + 60
         assert await reader.read() == ("", False)
 
 
@@ -455,7 +495,7 @@ async def test_a_reader_that_comes_back_finds_a_loss(server: Nats) -> None:
         await reader.leave()
         incarnation = reader.backend._incarnation
         # What has this sequence now is another message.
-        reader.backend._last["news"].time -= timedelta(seconds=1)
+        reader.backend._places["news"].time -= timedelta(seconds=1)
         assert await reader.read() == ("ab", True)
         assert reader.backend._incarnation > incarnation
         await reader.leave()
