@@ -3,6 +3,7 @@ Channels in Redis.
 """
 
 import re
+import shlex
 import shutil
 import traceback
 from collections.abc import Iterator
@@ -233,6 +234,22 @@ async def test_a_stream_that_was_emptied_is_told(redis: Redis) -> None:
 @on_asyncio
 async def test_nothing_is_lost_or_doubled_when_redis_is_killed(redis: Redis) -> None:
     await kill_again_and_again(redis, kills=4)
+
+
+@pytest.mark.real_time
+@on_asyncio
+async def test_another_program_publishes_to_redis_as_the_docs_say(redis: Redis) -> None:
+    docs = Path(__file__).parents[2] / "docs" / "channels.rst"
+    [words] = re.findall(r"\$ redis-cli (.*)", docs.read_text())
+    program = str(Path(redis.command[0]).with_name("redis-cli"))
+    command = [program, "-s", redis.url.removeprefix("unix://"), *shlex.split(words)]
+    async with Broker(redis.url) as broker, broker.subscribe("news") as subscription:
+        await anext(subscription)
+        run = await anyio.run_process(command)
+        event = await anext(subscription)
+
+    assert (event.data, event.event) == ("hello", "greeting")
+    assert event.id == run.stdout.decode().strip()
 
 
 @pytest.mark.real_time
