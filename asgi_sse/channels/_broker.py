@@ -133,8 +133,8 @@ class BrokerChannel:
             The event ID. The engine has the event then.
 
         Raises:
-            BrokerError: The engine has refused it, or cannot be reached. After a timeout it
-                may have been published all the same.
+            BrokerError: The engine has refused it, or cannot be reached, or the broker is not
+                open. After a timeout it may have been published all the same.
             TypeError: The item cannot be an event.
             ValueError: The item cannot be an event, or has an ID, or the channel is several.
 
@@ -144,7 +144,7 @@ class BrokerChannel:
         made = make_event(item, event=event)
         if made.id is not None:
             raise ValueError(f"id must not be given: the engine makes it (got {made.id!r})")
-        backend = self._broker._backend
+        backend = self._broker._open_backend()
         order = await backend.publish(self.name, _fields(made))
         self._published += 1
         self._broker._publishing.add(self)
@@ -428,8 +428,18 @@ class Broker:
 
     def _start_soon(self, function: Callable[[], Any]) -> None:
         if self._tasks is None:
-            raise BrokerError("the broker is not open. Did you forget async with?")
+            raise _not_open()
         self._tasks.start_soon(function)
+
+    def _open_backend(self) -> Backend:
+        if self._tasks is None:
+            # Or its client would connect anew, and nobody would close that.
+            raise _not_open()
+        return self._backend
+
+
+def _not_open() -> BrokerError:
+    return BrokerError("the broker is closed, or not open yet. Did you forget async with?")
 
 
 def _check_url(url: str) -> str:

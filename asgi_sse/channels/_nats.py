@@ -119,7 +119,7 @@ class NatsBackend(Backend):
 
     async def read(self, name: str, after: Order | None) -> AsyncGenerator[Batch, None]:
         async with self._talk():
-            await self._connect()
+            client = await self._connect()
             stream = await self._look()
             resumed = after is not None and await self._still_has(stream, after, name)
             if not resumed:
@@ -127,9 +127,9 @@ class NatsBackend(Backend):
                 self._places.pop(name, None)
         subject = self._subject(name)
         if after is not None and resumed:
-            consumer = await self._consume(subject, after[1] + 1)
+            consumer = await self._consume(client, subject, after[1] + 1)
         else:
-            consumer = await self._consume_latest(subject, stream)
+            consumer = await self._consume_latest(client, subject, stream)
         try:
             batch = await self._load(consumer, name)
             if batch.missing is None and not resumed:
@@ -174,20 +174,20 @@ class NatsBackend(Backend):
             return False
         return True
 
-    async def _consume_latest(self, subject: str, stream: _Stream) -> _Consumer:
+    async def _consume_latest(self, client: Any, subject: str, stream: _Stream) -> _Consumer:
         """
         Return a consumer of the latest messages, a few more than are kept.
         """
         span = self._history + 1
         while True:
             start = max(stream.first, stream.last - span)
-            consumer = await self._consume(subject, start)
+            consumer = await self._consume(client, subject, start)
             if start == stream.first or consumer.pending > self._history:
                 return consumer
             await consumer.aclose()
             span *= _FURTHER
 
-    async def _consume(self, subject: str, start: int) -> _Consumer:
+    async def _consume(self, client: Any, subject: str, start: int) -> _Consumer:
         # Made anew each time, and in memory only: a restarted server remembers of a kept
         # one less than it has sent, and would send it again.
         config = {
@@ -201,10 +201,10 @@ class NatsBackend(Backend):
             "inactive_threshold": _FORGET_AFTER * _SECOND,
         }
         async with self._talk():
-            client = await self._connect()
             made = await self._ask(
                 f"CONSUMER.CREATE.{self._name}", stream_name=self._name, config=config
             )
+            # It fails on another connection: there the stream would have to be looked at again.
             consumer = _Consumer(client, self._name, made["name"], made["num_pending"])
             await consumer.subscribe()
         return consumer

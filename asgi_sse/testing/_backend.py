@@ -349,6 +349,22 @@ async def _check_brokers_share_the_engine(make: Callable[[int], Broker]) -> None
             assert [event.id for event in await _take(subscription, 2)][1] == event_id
 
 
+async def _check_closed(make: Callable[[int], Broker]) -> None:
+    broker = make(10)
+
+    async def publishes() -> bool:
+        try:
+            await broker.publish(_name("closed"), "x")
+        except BrokerError:
+            return False
+        return True
+
+    assert not await publishes()
+    async with broker:
+        assert await publishes()
+    assert not await publishes()
+
+
 _CHECKS = [
     _check_order,
     _check_data,
@@ -365,6 +381,7 @@ _CHECKS = [
     _check_races,
     _check_every_moment,
     _check_brokers_share_the_engine,
+    _check_closed,
 ]
 
 

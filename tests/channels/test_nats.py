@@ -525,7 +525,8 @@ async def test_a_loss_that_another_reader_has_found_is_told(server: Nats) -> Non
 async def test_messages_that_go_while_they_are_loaded_are_not_waited_for(server: Nats) -> None:
     async with Reading(server) as reader:
         await reader.publish("a", "b")
-        consumer = await reader.backend._consume("asgi_sse.news", 1)
+        client = reader.backend._client
+        consumer = await reader.backend._consume(client, "asgi_sse.news", 1)
         consumer.pending += 1
         batch = await reader.backend._load(consumer, "news")
         await consumer.aclose()
