@@ -49,7 +49,8 @@ def main() -> None:
         report.print_result(CASES[name], result)
         print(f"({time.monotonic() - case_began:.0f} s)", flush=True)
     if arguments.page or not (arguments.cases or arguments.quick or only):
-        report.write_page(results, about, (time.monotonic() - began) / 60)
+        minutes = (time.monotonic() - began) / 60
+        report.write_page(results, about, minutes, quick=arguments.quick)
         print(f"\nwritten: {report.PAGE}")
 
 

@@ -342,7 +342,7 @@ def _paced_case(server: str, own: tuple[str, ...], target: float, options: Optio
             return partial(_paced, running[name], 100, 0.02, seconds)
 
         measures = prepare(running, make, result.absent)
-        samples = interleave(options.either(options.rounds + 2, 1), measures, result.absent)
+        samples = interleave(options.either(options.rounds + 1, 1), measures, result.absent)
     title = f"100 clients, an event each 20 ms, {server}"
     table = ratio_table(title, samples, "cpu", "CPU us per event", {OURS: target})
     result.tables.append(table)
@@ -474,7 +474,7 @@ def _fan_out(name: str, subscribers: int, seconds: float) -> Values:
         memory = server.memory() - memory
 
         # Time enough for everybody to have an event before the next one comes.
-        interval = max(0.005, subscribers * 0.00015)
+        interval = max(0.005, subscribers * 0.00008)
         times = max(5, int(seconds / interval))
         expected = 0
 
@@ -508,7 +508,7 @@ def _fan_out(name: str, subscribers: int, seconds: float) -> Values:
 @case("Fan-out to 1,000 subscribers: uvicorn and own servers")
 def fan_out(options: Options) -> Result:
     """
-    Every event goes to every subscriber. *Paced* is one event each 0.15 s, *bursts* are
+    Every event goes to every subscriber. *Paced* is one event each 0.08 s, *bursts* are
     ten at once. Python contestants without a channel of their own read from a queue per
     subscriber. Latency is from publishing to the arrival at the client, for paced
     events; all clients share one process. nchan is published to over HTTP, and its clock

@@ -30,6 +30,11 @@ least and the most.
 
 # So much of a core may be in use by others before the numbers say more about them.
 QUIET = 0.5
+QUICK = """\
+.. warning::
+
+   This was a quick run, with small loads and few rounds.
+"""
 BUSY = """\
 .. warning::
 
@@ -147,7 +152,11 @@ def _cell(table: Table, name: str) -> str:
 
 
 def write_page(
-    results: list[tuple[Case, Result]], about: list[tuple[str, str]], minutes: float
+    results: list[tuple[Case, Result]],
+    about: list[tuple[str, str]],
+    minutes: float,
+    *,
+    quick: bool,
 ) -> None:
     """
     Write RESULTS.rst and its plots.
@@ -162,6 +171,7 @@ def write_page(
     parts = [
         _title("Speed and memory", "="),
         INTRODUCTION.format(minutes=minutes),
+        QUICK if quick else "",
         BUSY.format(load=load) if float(load) > QUIET else "",
         _title(gathered.title, "-"),
         "Ratios to the hand-written loop, unless a unit is given: less is better.\n",
