@@ -15,7 +15,7 @@ from served_middleware import MIDDLEWARE
 LEFT = "The client has left."
 
 
-@pytest.fixture(scope="module", params=["hypercorn-asyncio", "uvicorn-h11"])
+@pytest.fixture(scope="module", params=["hypercorn-asyncio", "hypercorn-trio", "uvicorn-h11"])
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
