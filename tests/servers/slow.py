@@ -15,6 +15,7 @@ import socket
 import statistics
 import time
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any, Self
 
 from port import Port
@@ -23,6 +24,9 @@ __all__ = ["Crowd"]
 
 # No client waits for anything so long, even on a busy machine.
 _PATIENCE = 60.0
+
+# Open files that a process may have: many systems allow 1024, unless one asks for more.
+_FILES = 4096
 
 # Of a socket's buffer, in bytes: small, so that who does not read is noticed early.
 _BUFFER = 16_384
@@ -90,12 +94,15 @@ class Crowd:
         self._send_timeout = send_timeout
         self._port = Port(_BUFFER)
         self._selector = selectors.DefaultSelector()
+        self._published = 0
         self.readers: list[Client] = []
         self.silent: list[Client] = []
 
     def __enter__(self) -> Self:
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 8192), most))
+        now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # Infinity is -1.
+        if 0 <= now < _FILES:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (_FILES, most))
         self._port.start(
             "served_channel:app",
             command=_SERVERS[self._server],
@@ -159,16 +166,23 @@ class Crowd:
             time.sleep(0.05)
         return found
 
-    def publish(self, count: int, size: int) -> None:
+    def publish(self, count: int, size: int) -> list[int]:
         """
-        Publish so many events of so many bytes.
-        """
-        self.ask(f"/publish?count={count}&size={size}", "POST")
+        Publish so many events of so many bytes, and read until each reader has got them.
 
-    def pump(self, events: int) -> list[int]:
+        Returns:
+            When each had, in nanoseconds.
+
         """
-        Read until each reader has got so many events; return when each had, in nanoseconds.
-        """
+        self._published += count
+        # Meanwhile they read, or would be given up with those who do not.
+        asking = Thread(target=self.ask, args=(f"/publish?count={count}&size={size}", "POST"))
+        asking.start()
+        times = self._pump(self._published)
+        asking.join()
+        return times
+
+    def _pump(self, events: int) -> list[int]:
         times = []
         waiting = {id(reader) for reader in self.readers if reader.events < events}
         deadline = time.monotonic() + _PATIENCE
@@ -189,19 +203,14 @@ def measure(server: str, silent: int, events: int = 200) -> str:
     """
     with Crowd(server, 900, silent, send_timeout=600) as crowd:
         before = crowd.statistics()["memory"]
-        count = 0
         # Until who does not read has stopped the server from sending to it.
         for _ in range(12):
             crowd.publish(50, 1000)
-            count += 50
-            crowd.pump(count)
         stuck = crowd.statistics()
         medians, lasts = [], []
         for _ in range(events):
             begun = time.monotonic_ns()
-            crowd.publish(1, 1000)
-            count += 1
-            times = sorted(at - begun for at in crowd.pump(count))
+            times = sorted(at - begun for at in crowd.publish(1, 1000))
             medians.append(times[len(times) // 2] / 1e6)
             lasts.append(times[-1] / 1e6)
             time.sleep(0.05)
