@@ -166,7 +166,7 @@ def memory_cpu(options: Options) -> Result:
     few = options.admit(FEW, result)
     framed, null = in_memory.Connection, in_memory.NullConnection
     for title, path, backend, connect, names, targets in (
-        ("Source never waits", "/flood", "asyncio", framed, everyone, {OURS: 0.6}),
+        ("Source never waits, in memory", "/flood", "asyncio", framed, everyone, {OURS: 0.6}),
         ("Source never waits, send does nothing", "/flood", "asyncio", null, few, {}),
         ("Source gives way before each event", "/turning", "asyncio", framed, everyone, {}),
         ("Source never waits, trio", "/flood", "trio", framed, few, {}),
