@@ -3,8 +3,10 @@ Real engines, killed and started again, and what their subscribers then have.
 """
 
 import logging
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -53,6 +55,17 @@ class Engine(ABC):
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+    def pause(self) -> None:
+        """
+        Let it answer nothing, not even what it was just sent, until :meth:`go_on`.
+        """
+        self.process.send_signal(signal.SIGSTOP)
+        # The signal is on its way to each of its threads.
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def go_on(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
 
     def __enter__(self) -> Self:
         self.start()

@@ -5,7 +5,6 @@ Channels in NATS.
 import json
 import re
 import shutil
-import signal
 import socket
 import traceback
 from collections.abc import Iterator
@@ -279,16 +278,16 @@ async def test_a_full_nats_is_told_to_the_publisher(server: Nats) -> None:
 @pytest.mark.real_time
 @on_asyncio
 async def test_a_nats_that_does_not_answer_is_told_to_the_publisher(server: Nats) -> None:
-    async with Broker(server.url, timeout=0.3) as broker:
+    async with Broker(server.url, timeout=1) as broker:
         await broker.publish("news", "x")
-        server.process.send_signal(signal.SIGSTOP)
-        with pytest.raises(BrokerError, match=r"NATS: .*(no answer within 0.3 s|timeout)"):
+        server.pause()
+        with pytest.raises(BrokerError, match=r"NATS: .*(no answer within 1 s|timeout)"):
             await broker.publish("news", "x")
         # It accepts connections, and says nothing.
-        async with Broker(server.url, timeout=0.3) as other:
-            with pytest.raises(BrokerError, match=r"NATS: .*(no answer within 0.3 s|timeout)"):
+        async with Broker(server.url, timeout=1) as other:
+            with pytest.raises(BrokerError, match=r"NATS: .*(no answer within 1 s|timeout)"):
                 await other.publish("news", "x")
-        server.process.send_signal(signal.SIGCONT)
+        server.go_on()
         with anyio.fail_after(10):
             await publish_at_last(broker, "x")
 
@@ -301,12 +300,12 @@ async def test_a_connection_that_answers_no_more_is_given_up(server: Nats) -> No
         backend = broker._backend
         assert isinstance(backend, NatsBackend)
         client = backend._client
-        server.process.send_signal(signal.SIGSTOP)
+        server.pause()
         with anyio.fail_after(20):
             while not client.is_closed:
                 with suppress(BrokerError):
                     await broker.publish("news", "x")
-        server.process.send_signal(signal.SIGCONT)
+        server.go_on()
         with anyio.fail_after(10):
             await publish_at_last(broker, "2")
         assert backend._client is not client
