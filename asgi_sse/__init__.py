@@ -5,7 +5,7 @@ Server-sent events for every ASGI server and framework.
 from ._event import ServerSentEvent
 from ._limiter import Limiter
 from ._request import Refused, Request
-from ._shutdown import close_streams, drain
+from ._shutdown import close_streams, drain, statistics
 from ._stream import EventStream, event_stream
 from .channels import Broker, Channel, broadcast
 
@@ -23,4 +23,5 @@ __all__ = [
     "close_streams",
     "drain",
     "event_stream",
+    "statistics",
 ]

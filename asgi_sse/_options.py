@@ -9,7 +9,7 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict, Unpack, get_args
+from typing import Any, Literal, Protocol, TypedDict, Unpack, get_args
 
 from ._compress import Compress, choose_compressors
 from ._event import ServerSentEvent
@@ -76,6 +76,52 @@ class Closed:
     meta: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
+class OpenStream(Protocol):
+    """
+    What ``observe`` is told of a stream, from when it opens to its end.
+    """
+
+    @property
+    def request(self) -> Request:
+        """
+        The request that it answers.
+        """
+
+    @property
+    def source(self) -> str:
+        """
+        The name of the source: that of its function, with its module.
+        """
+
+    @property
+    def status(self) -> int | None:
+        """
+        The status that was sent, or ``None`` as long as none was.
+        """
+
+    @property
+    def sent_events(self) -> int:
+        """
+        Items of the source that were handed to the server so far.
+        """
+
+    @property
+    def sent_bytes(self) -> int:
+        """
+        Bytes of body that were handed to the server so far, comments included.
+        """
+
+    @property
+    def lag(self) -> float:
+        """
+        For how many seconds the client has not taken what is being sent; else 0.
+        """
+
+
+#: Told that a stream opens; what it returns is told of the end.
+Observe = Callable[[OpenStream], Callable[[Closed], None]]
+
+
 class CommonOptions(TypedDict, total=False):
     """
     The options by name, for type checkers; what they mean stands in :class:`Options`.
@@ -103,6 +149,7 @@ class CommonOptions(TypedDict, total=False):
     retry: int | None
     on_error: Callable[[Exception], ServerSentEvent | None] | None
     on_close: Callable[[Closed], Awaitable[None] | None] | None
+    observe: Observe | None
 
 
 class ResponseOptions(CommonOptions, total=False):
@@ -213,6 +260,10 @@ class Options:
             is sent before the stream ends.
         on_close: Called with a :class:`Closed` when the stream is over, however
             that came. May be a coroutine function.
+        observe: Called with an :class:`OpenStream` for each stream, in the task and
+            context of its request, before the setup phase; what it returns is called
+            with a :class:`Closed` when nothing is left of the stream. For metrics and
+            traces, such as those of :mod:`asgi_sse.opentelemetry`.
 
     Raises:
         TypeError: An option is of another type, or there is no option of this name.
@@ -251,6 +302,7 @@ class Options:
     json: Callable[[Any], str | bytes] = encode_json
     on_error: Callable[[Exception], ServerSentEvent | None] | None = None
     on_close: Callable[[Closed], Awaitable[None] | None] | None = None
+    observe: Observe | None = None
 
     #: The first bytes of every stream: onopen fires, and proxies commit to the response.
     opening: bytes = field(init=False)
@@ -291,7 +343,7 @@ class Options:
         _check_int("status", self.status, 200, 299)
         if self.status in (204, 205):
             raise ValueError(f"status must be one that has a body (got {self.status})")
-        for name in ("json", "on_error", "on_close", "fallback", "revalidate"):
+        for name in ("json", "on_error", "on_close", "observe", "fallback", "revalidate"):
             value = getattr(self, name)
             if not callable(value) and (value is not None or name == "json"):
                 raise TypeError(f"{name} must be callable (got {value!r})")

@@ -19,9 +19,9 @@ from ._body import LATEST, Body
 from ._event import ServerSentEvent
 from ._finish import LastID
 from ._headers import ResponseHeaders
-from ._options import Closed, Farewell, Options, Reason, encode_event, spread_reconnects
+from ._options import Closed, Farewell, Observe, Options, Reason, encode_event, spread_reconnects
 from ._pump import TOO_LATE, Pump
-from ._refusal import discard_body, respond
+from ._refusal import discard_body, refuse, respond
 from ._request import Refused, Request
 from ._revalidation import Revalidation
 from ._runtime import Entry, Task, current_runtime
@@ -35,6 +35,7 @@ from ._servers import (
 )
 from ._shutdown import current_open_streams
 from ._source import Source
+from ._statistics import Tally
 from ._term import Term
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class Response:
         "_source_over",
         "_started",
         "_strict",
+        "_tally",
         "_term",
         "_told",
         "_work",
@@ -129,12 +131,15 @@ class Response:
         scope: HTTPScope,
         receive: ASGIReceiveCallable,
         send: ASGISendCallable,
+        tally: Tally | None = None,
     ) -> None:
         self._source = source
         self._options = options
         self._receive = receive
         self._send = send
         self._scope = scope
+        # That of the app, if there is one; the event loop has its own.
+        self._tally = tally
         self.request = Request(scope, self)
         self._runtime = runtime = current_runtime()
         self._writing = CancelScope()
@@ -252,6 +257,29 @@ class Response:
             grace = options.shutdown_grace if grace is None else grace
             self._close(reason, farewell, grace=grace if self._asked else 0.0, strict=True)
 
+    # What those who count and observe may ask of it.
+
+    @property
+    def source(self) -> str:
+        return self._source.name
+
+    @property
+    def status(self) -> int | None:
+        return self._options.status if self._started else None
+
+    @property
+    def sent_events(self) -> int:
+        return self._events
+
+    @property
+    def sent_bytes(self) -> int:
+        return self._bytes
+
+    @property
+    def lag(self) -> float:
+        began = self._send_began
+        return 0.0 if began is None else self._runtime.now() - began
+
     # What ends it when its time is up.
 
     def _current_term(self) -> Term:
@@ -305,6 +333,11 @@ class Response:
             with suppress(OSError):
                 await self._turn_away()
             return
+        tallies = self._tallies()
+        for tally in tallies:
+            tally.begin(self)
+        observe = self._options.observe
+        observed = None if observe is None else self._begin_observing(observe)
         try:
             entry = ticker.add(self._next_tick(self._opened_at), self._tick)
             if (age := self._options.max_age) is not None:
@@ -345,10 +378,44 @@ class Response:
             raise
         finally:
             streams.remove(self)
+            reason = self._reason or "shutdown"
+            for tally in tallies:
+                tally.end(self, reason, self._events, self._bytes)
+            if observed is not None:
+                self._end_observing(observed)
+            if logger.isEnabledFor(logging.DEBUG):
+                logger.debug(
+                    "%s is closed: %s after %.3f s, %d events, %d bytes",
+                    self._source.name,
+                    reason,
+                    self._runtime.now() - self._opened_at,
+                    self._events,
+                    self._bytes,
+                )
             # What holds this response in turn: without it, both go at once.
             del self.request
         if self._error is not None:
             await self._fail()
+
+    def _tallies(self) -> tuple[Tally, ...]:
+        ours = current_open_streams().tally
+        return (ours,) if self._tally is None else (ours, self._tally)
+
+    def _begin_observing(self, observe: Observe) -> Callable[[Closed], None] | None:
+        """
+        Tell of this stream, and return who is to be told of its end.
+        """
+        try:
+            return observe(self)
+        except Exception:
+            logger.exception("observe of %s raised", self._source.name)
+            return None
+
+    def _end_observing(self, observed: Callable[[Closed], None]) -> None:
+        try:
+            observed(self._make_closed())
+        except Exception:
+            logger.exception("observe of %s raised", self._source.name)
 
     async def _start(self) -> None:
         headers = self._headers
@@ -378,6 +445,8 @@ class Response:
 
         With 200, because an ``EventSource`` gives up for good on anything else.
         """
+        for tally in self._tallies():
+            tally.turn_away()
         options = self._options
         self._farewell = options.farewell
         body = options.opening + self._make_farewell()
@@ -393,9 +462,9 @@ class Response:
         """
         Answer a client that has seen all of it, and reconnects because it always does.
         """
-        if breaks_on_a_late_body(self._scope):
-            await discard_body(self._receive)
-        await respond(self._send, Refused(204))
+        for tally in self._tallies():
+            tally.turn_away()
+        await refuse(self._scope, self._receive, self._send, Refused(204))
 
     async def _write(self) -> None:
         """
@@ -664,11 +733,7 @@ class Response:
             return
         # A source that was abandoned may end after all, and come here again.
         self._told = True
-        assert self._reason is not None
-        duration = self._runtime.now() - self._opened_at
-        closed = Closed(
-            self._reason, duration, self._events, self._bytes, self._error, self.request.meta
-        )
+        closed = self._make_closed()
         try:
             with move_on_after(self._options.cleanup_timeout, shield=True) as scope:
                 result = on_close(closed)
@@ -678,6 +743,13 @@ class Response:
                 logger.error("on_close of %s did not return in time", self._source.name)
         except Exception:
             logger.exception("on_close of %s raised", self._source.name)
+
+    def _make_closed(self) -> Closed:
+        assert self._reason is not None
+        duration = self._runtime.now() - self._opened_at
+        return Closed(
+            self._reason, duration, self._events, self._bytes, self._error, self.request.meta
+        )
 
     # The listener task.
 

@@ -14,6 +14,7 @@ from anyio.lowlevel import RunVar
 from ._options import Farewell, Reason, check_farewell, check_reason, check_seconds
 from ._request import Request
 from ._runtime import current_runtime
+from ._statistics import Statistics, Tally
 from ._watch import Watcher
 
 # For so many seconds after a stop was learnt a new request gets a goodbye. Servers take
@@ -64,6 +65,8 @@ class OpenStreams:
         self._watcher = Watcher(self._runtime, self._learn)
         # Each with whether it wants to be closed when a stop is learnt.
         self._streams: dict[Stream, bool] = {}
+        #: What is counted of them, and of those that were.
+        self.tally = Tally()
         self._drains = 0
         self._latched_until = 0.0
         self._someone_left: Event | None = None
@@ -273,3 +276,13 @@ async def close_streams(
         check_farewell(event, "event")
     check_reason(reason)
     return await current_open_streams().close(where, reason, event)
+
+
+def statistics() -> Statistics:
+    """
+    Return what has become of the streams of the running event loop, in numbers.
+
+    All of them, of whatever app or adapter. What it counts costs no stream
+    anything while it is open.
+    """
+    return current_open_streams().tally.statistics()

@@ -13,6 +13,7 @@ from ._options import Options, OptionTypes
 from ._response import Response
 from ._shutdown import current_open_streams
 from ._source import Source
+from ._statistics import Statistics, Tally
 
 if TYPE_CHECKING:
     from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
@@ -54,10 +55,20 @@ class EventStream:
     def __init__(self, source: Any, **options: Unpack[OptionTypes]) -> None:
         self._source = Source(source)
         self._options = Options(**options)
+        self._tally = Tally()
         self._door = Door(self._options)
 
     def __repr__(self) -> str:
         return f"<EventStream {self._source.name}>"
+
+    def statistics(self) -> Statistics:
+        """
+        Return what has become of the streams of this app, in numbers.
+
+        Call it in the event loop. What it counts costs no stream anything
+        while it is open.
+        """
+        return self._tally.statistics()
 
     async def __call__(
         self,
@@ -108,7 +119,7 @@ class EventStream:
     ) -> Awaitable[None]:
         if scope["method"] == "HEAD":
             return self._head(send)
-        return Response(self._source, self._options, scope, receive, send).run()
+        return Response(self._source, self._options, scope, receive, send, self._tally).run()
 
     async def _head(self, send: ASGISendCallable) -> None:
         await send(
