@@ -277,3 +277,29 @@ async def test_tickets_are_for_members() -> None:
     for path, status in (("/", 200), ("/x", 404)):
         async with connect(app, path) as answer:
             assert answer.status == status
+
+
+# 08
+
+
+async def test_metrics_are_those_of_the_streams() -> None:
+    app = load("08_prometheus").app
+    async with connect(app, path="/events") as stream:
+        assert json.loads((await stream.next_event()).data or "").keys() == {"price"}
+    async with connect(app, path="/metrics") as answer:
+        await answer.wait_closed()
+    metrics = dict(
+        line.rsplit(" ", 1) for line in answer.body.decode().splitlines() if line[0] != "#"
+    )
+
+    assert metrics["sse_open_streams"] == "0.0"
+    assert metrics['sse_closed_streams_total{reason="client"}'] == "1.0"
+    assert float(metrics["sse_events_total"]) >= 1
+    assert metrics["sse_stream_duration_seconds_count"] == "1.0"
+    async with connect(app, path="/") as page:
+        await page.wait_closed()
+    # All that it plots is there.
+    plotted = set(re.findall(r'"(sse_\w+)"', page.body.decode()))
+
+    assert plotted <= {name.partition("{")[0] for name in metrics}
+    assert len(plotted) == 6

@@ -1,14 +1,18 @@
 """
-The page at ``/``, the stream at ``/events``, and nothing else.
+The page at ``/``, the stream at ``/events``, the numbers at ``/statistics``.
 """
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from anyio import CancelScope
 
+from .._shutdown import statistics
 from .announce import announcing
 from .page import make_page
 
@@ -50,12 +54,16 @@ class Site:
             await send({"type": "websocket.close", "code": 1000, "reason": ""})
         elif scope["path"] == "/events":
             await self._events(scope, receive, send)
-        elif scope["path"] != "/":
-            await answer(send, scope, 404, _TEXT, b"Here are / (a page) and /events only.\n")
+        elif scope["path"] not in ("/", "/statistics"):
+            text = b"Here are / (a page), /events and /statistics only.\n"
+            await answer(send, scope, 404, _TEXT, text)
         elif scope["method"] not in ("GET", "HEAD"):
-            await answer(send, scope, 405, [*_TEXT, (b"allow", b"GET, HEAD")], b"GET the page.\n")
-        else:
+            await answer(send, scope, 405, [*_TEXT, (b"allow", b"GET, HEAD")], b"GET it.\n")
+        elif scope["path"] == "/":
             await answer(send, scope, 200, self._page_headers, self._page)
+        else:
+            numbers = {"time": time.time(), **asdict(statistics())}
+            await answer(send, scope, 200, _JSON, json.dumps(numbers).encode())
 
     def close(self) -> None:
         """
@@ -84,6 +92,7 @@ class Site:
 
 _ANNOUNCE = b"announce-event-types="
 _TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
+_JSON = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
 
 
 async def answer(

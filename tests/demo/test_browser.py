@@ -331,3 +331,43 @@ def test_browser_of_a_stream_that_is_finished_comes_back_once(
             "asgi-sse-finished:3",
             "asgi-sse-finished:3",
         ]
+
+
+def test_the_servers_own_numbers_are_shown(
+    chromium: Chromium, folder: Path, screenshots: Path
+) -> None:
+    with start("served:many", cwd=folder) as program:
+        page = chromium.open(program.url)
+        page.wait_for(OPEN)
+        page.click("#views a[href='#server']")
+        page.wait_for("document.querySelector('#n-open').textContent === '1'")
+
+        assert page.text("#views [aria-current]") == "Server"
+        assert page.text("#reasons p") == "No stream has ended yet."
+        assert page.evaluate("document.querySelector('main').offsetParent") is None
+
+        with httpx.stream("GET", f"{program.url}events") as response:
+            # Kept: without it the response would be closed.
+            chunks = response.iter_text()
+            next(chunks)
+            page.wait_for("document.querySelector('#n-open').textContent === '2'")
+        page.wait_for("document.querySelector('#reasons .count')?.textContent === '1'")
+        page.wait_for("Number(document.querySelectorAll('#server .plot')[2]?.dataset.points) > 1")
+
+        assert page.text("#reasons dt") == "clientthe client left"
+        assert page.text("#reasons h2 span") == "1 in all"
+        assert page.text("#n-opened") == "2"
+        assert page.text("#n-sent").startswith("2,000 events · ")
+
+        page.resize(1280, 800)
+        for scheme in ("light", "dark"):
+            page.prefer(scheme)
+            page.screenshot(screenshots / f"server-{scheme}.png")
+        page.resize(390, 844)
+        page.screenshot(screenshots / "server-narrow.png", whole=True)
+
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        assert page.problems == []
+        page.click("#views a")
+        page.wait_for("document.querySelector('main').offsetParent")
+        page.close()

@@ -1,10 +1,14 @@
+import json
+import time
+from dataclasses import asdict
 from typing import Any
 
 import anyio
 import pytest
 
-from asgi_sse import EventStream, Request, ServerSentEvent
+from asgi_sse import EventStream, Request, ServerSentEvent, statistics
 from asgi_sse._demo.site import Site
+from asgi_sse.testing import connect
 from demo_asgi import ask, make_scope
 
 
@@ -41,6 +45,19 @@ async def test_nothing_is_elsewhere(path: str) -> None:
     answer = await ask(SITE, path=path)
 
     assert (answer.status, answer.headers[b"content-type"][:10]) == (404, b"text/plain")
+
+
+async def test_statistics_are_those_of_the_event_loop() -> None:
+    async with connect(EventStream(tick)) as stream:
+        await stream.wait_closed()
+    answer = await ask(SITE, path="/statistics")
+    numbers = json.loads(answer.body)
+
+    assert answer.headers[b"content-type"] == b"application/json"
+    assert answer.headers[b"cache-control"] == b"no-store"
+    assert abs(numbers.pop("time") - time.time()) < 100
+    assert numbers == asdict(statistics())
+    assert (numbers["opened"], numbers["closed"]["finished"]) == (1, 1)
 
 
 async def test_stream_is_at_events() -> None:
