@@ -901,6 +901,7 @@ async def test_a_stream_that_may_finish_can_be_closed_all_the_same() -> None:
     assert [(closed.reason, closed.duration) for closed in ends.closed] == [("shutdown", 4)]
 
 
+@left_alone
 async def test_a_source_that_cannot_be_ended_does_not_delay_the_farewell() -> None:
     cancelled = anyio.get_cancelled_exc_class()
 
@@ -919,6 +920,7 @@ async def test_a_source_that_cannot_be_ended_does_not_delay_the_farewell() -> No
 
     assert stream.chunks == [(0, b":\n\ndata: a\n\n"), (2, b"data: bye\n\n")]
     assert stream.complete
+    gc.collect()
 
 
 async def test_a_request_that_comes_too_late_gets_a_farewell() -> None:
