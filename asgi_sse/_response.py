@@ -19,7 +19,7 @@ from ._body import LATEST, Body
 from ._event import ServerSentEvent
 from ._finish import LastID
 from ._headers import ResponseHeaders
-from ._options import Closed, Farewell, Observe, Options, Reason, encode_event, spread_reconnects
+from ._options import Closed, Farewell, Observe, Options, Reason, spread_reconnects
 from ._pump import TOO_LATE, Pump
 from ._refusal import discard_body, refuse, respond
 from ._request import Refused, Request
@@ -37,6 +37,7 @@ from ._shutdown import current_open_streams
 from ._source import Source
 from ._statistics import Tally
 from ._term import Term
+from ._words import keep_alive, last_event, last_farewell
 
 if TYPE_CHECKING:
     from asgiref.typing import (
@@ -516,7 +517,7 @@ class Response:
                     await work.wait()
                     continue
                 self._ping_due = False
-                body = self._make_keep_alive()
+                body = keep_alive(self._options, self._source.name)
                 size = len(body)
             self._send_began = now()
             await send({"type": "http.response.body", "body": body, "more_body": True})
@@ -538,7 +539,7 @@ class Response:
             self._outcome = "error"
             # What follows is no final chunk: the client is to see that it failed.
             more = not hangs_when_truncated(self._scope)
-            body = self._last_event(self._error)
+            body = last_event(self._options, self._error, self._source.name)
             if body or not more:
                 await self._finish(body, more=more)
             self._reason = "error"
@@ -548,20 +549,6 @@ class Response:
             with move_on_after(LATEST):
                 while not self._body.over:
                     await self._work.wait()
-
-    def _make_keep_alive(self) -> bytes:
-        event = self._options.keep_alive_event
-        if event is not None:
-            try:
-                event = event() if callable(event) else event
-                encode = self._options.encode
-                return encode(event) if encode else encode_event("keep_alive_event", event)
-            except Exception:
-                # No reason to end a stream: silence is what would.
-                logger.exception("keep_alive_event of %s raised", self._source.name)
-        # One line end, not two: on an empty line several popular clients dispatch an empty
-        # event once they have seen an ID.
-        return b":\n"
 
     def _last_words(self) -> bytes:
         """
@@ -583,32 +570,10 @@ class Response:
         """
         Return the last event of a stream that is closed from this side, as bytes.
         """
-        farewell = self._farewell
-        body = b""
-        try:
-            event = farewell(self.request) if callable(farewell) else farewell
-            if event is not None:
-                body = encode_event("farewell", event)
-        except Exception:
-            logger.exception("farewell of %s raised", self._source.name)
+        body = last_farewell(self._farewell, self.request, self._source.name)
         if not body and self._closing is not None and forgets_an_empty_end(self._scope):
             body = b":\n"
         return body
-
-    def _last_event(self, error: BaseException) -> bytes:
-        """
-        Return what ``on_error`` has to say about an error, as bytes.
-        """
-        on_error = self._options.on_error
-        if on_error is None or not isinstance(error, Exception):
-            return b""
-        try:
-            event = on_error(error)
-            return b"" if event is None else encode_event("on_error", event)
-        except Exception:
-            # The source's own error goes on, and must not be hidden by this one.
-            logger.exception("on_error of %s raised", self._source.name)
-            return b""
 
     def _write_failed(self, exc: Exception) -> None:
         if self._reason is not None:

@@ -2,7 +2,7 @@
 What has become of streams, in numbers.
 """
 
-# OpenStream when a stream ends, and looked up while it is open: an event and a send count
+# Counted when a stream ends, and looked up while it is open: an event and a send count
 # anyway for on_close, and pay nothing for this.
 
 from __future__ import annotations
