@@ -10,8 +10,12 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import os
+import socket
+import stat
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import CellType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -122,13 +126,14 @@ class Stop:
     wait: Callable[[], Awaitable[None]] | None = None
 
 
-def find_stops(send: Callable[..., Any], runtime: Runtime) -> list[Stop]:
+def find_stops(address: object, send: Callable[..., Any], runtime: Runtime) -> list[Stop]:
     """
     Return how to learn that the server behind *send* is stopping, if it can be learnt.
 
-    hypercorn's workers get no signal by default, and uvicorn and gunicorn also
-    stop for other reasons than a signal. There are several if the event loop
-    has several servers, and it cannot be told which of them it is.
+    hypercorn's workers get no signal by default, uvicorn and gunicorn also
+    stop for other reasons than a signal, and granian's may have come before
+    anybody listened. There are several if the event loop has several servers,
+    and it cannot be told which of them it is.
     """
     context = find_hypercorn(send)
     if context is not None:
@@ -144,7 +149,57 @@ def find_stops(send: Callable[..., Any], runtime: Runtime) -> list[Stop]:
                 stops.append(Stop(MethodType(_uvicorn_stops, runner)))
         elif _is_from("gunicorn", runner) and hasattr(runner, "alive"):
             stops.append(Stop(MethodType(_gunicorn_stops, runner)))
+    if not stops and says_it_only_once():
+        stops = [Stop(listener) for listener in _find_listeners(address)]
     return stops
+
+
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    """
+    Whether a socket of this process that took connections is closed.
+    """
+
+    number: int
+    inode: int
+
+    def __call__(self) -> bool:
+        """
+        Whether it is gone, also if its number is that of something else by now.
+        """
+        try:
+            return os.fstat(self.number).st_ino != self.inode
+        except OSError:
+            return True
+
+
+def _find_listeners(address: object) -> list[_Listener]:
+    """
+    Return the socket on which a server takes connections, if it can be found.
+
+    granian closes it when it begins to stop, and there is no object to ask.
+    """
+    # Not on Windows.
+    folder = "/dev/fd"
+    if not (isinstance(address, tuple) and len(address) == 2 and os.path.isdir(folder)):
+        return []
+    for number in map(int, os.listdir(folder)):
+        # The folder's own is closed already, and others may be meanwhile.
+        with suppress(OSError):
+            status = os.fstat(number)
+            if stat.S_ISSOCK(status.st_mode) and _listens(number, address[1]):
+                return [_Listener(number, status.st_ino)]
+    return []
+
+
+def _listens(number: int, port: object) -> bool:
+    # A copy, for what belongs to the server must not be closed here.
+    with socket.socket(fileno=os.dup(number)) as copy:
+        if not copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return False
+        name = copy.getsockname()
+        # granian gives the port as text.
+        return isinstance(name, tuple) and str(name[1]) == str(port)
 
 
 def find_hypercorn(send: Callable[..., Any]) -> Any:

@@ -107,13 +107,13 @@ class Watcher:
         if _is_switched_off():
             return None
         if address not in self._stops:
-            self._stops[address] = self._find(send)
+            self._stops[address] = self._find(address, send)
         stops = self._stops[address]
         return stops[0].is_set() if len(stops) == 1 else None
 
-    def _find(self, send: Callable[..., Any]) -> list[Stop]:
+    def _find(self, address: Hashable, send: Callable[..., Any]) -> list[Stop]:
         try:
-            stops = find_stops(send, self._runtime)
+            stops = find_stops(address, send, self._runtime)
         except Exception:
             # A server of tomorrow, or middleware that nobody has thought of.
             logger.warning("The server cannot be asked whether it stops", exc_info=True)

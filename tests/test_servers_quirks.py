@@ -6,6 +6,8 @@ import functools
 import itertools
 import logging
 import math
+import os
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -170,8 +172,8 @@ def test_the_walk_looks_everywhere_if_it_is_asked_to() -> None:
 # Learning of the stop.
 
 
-def find(send: Any) -> list[Stop]:
-    return find_stops(send, current_runtime())
+def find(send: Any, address: object = ("127.0.0.1", 80)) -> list[Stop]:
+    return find_stops(address, send, current_runtime())
 
 
 class Flag:
@@ -489,3 +491,42 @@ async def test_a_connection_that_nobody_understands_is_no_obstacle(
     assert [record.message for record in caplog.records] == [
         "The connection of a client cannot be cut"
     ]
+
+
+async def test_granian_stops_when_it_no_longer_listens(loaded: Callable[[str], None]) -> None:
+    send = Thing().send
+    # Not the one: a client's, one of another port, one that has no port.
+    others = [socket.socket(), socket.create_server(("127.0.0.1", 0)), unix_listener()]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = ("127.0.0.1", str(listener.getsockname()[1]))
+        assert find(send, address) == []
+        loaded("granian")
+        (stop,) = find(send, address)
+        assert find(send, address) == [stop]
+        assert not stop.is_set()
+        number = listener.fileno()
+    assert stop.is_set()
+    # Its number may be that of another.
+    os.dup2(others[0].fileno(), number)
+    assert stop.is_set()
+    os.close(number)
+    for other in others:
+        other.close()
+    assert find(send, address) == []
+
+
+def unix_listener() -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind("")
+    listener.listen()
+    return listener
+
+
+async def test_granian_cannot_be_asked_without_a_port(
+    loaded: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded("granian")
+    assert find(Thing().send, ()) == []
+    assert find(Thing().send, "/run/socket") == []
+    monkeypatch.setattr("os.path.isdir", lambda path: False)
+    assert find(Thing().send) == []

@@ -510,7 +510,7 @@ def flags(monkeypatch: pytest.MonkeyPatch) -> list[Flag]:
     """
     flags = [Flag(), Flag()]
 
-    def find(send: Any, runtime: Any) -> list[Stop]:
+    def find(address: Any, send: Any, runtime: Any) -> list[Stop]:
         return [Stop(flags[send.port].is_set)]
 
     monkeypatch.setattr("asgi_sse._watch.find_stops", find)

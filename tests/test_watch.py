@@ -476,7 +476,7 @@ class Finds:
         self.looked = 0
         monkeypatch.setattr("asgi_sse._watch.find_stops", self.find)
 
-    def find(self, send: Any, runtime: Any) -> list[Stop]:
+    def find(self, address: Any, send: Any, runtime: Any) -> list[Stop]:
         self.looked += 1
         return self.stops
 
@@ -583,7 +583,7 @@ async def test_a_server_that_was_already_stopping_is_not_waited_for(
 async def test_a_server_that_nobody_understands_is_no_obstacle(
     log: Log, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def find(send: Any, runtime: Any) -> Any:
+    def find(address: Any, send: Any, runtime: Any) -> Any:
         raise AttributeError
 
     monkeypatch.setattr("asgi_sse._watch.find_stops", find)

@@ -323,6 +323,19 @@ async def test_a_nats_without_jetstream_is_told(server: Nats, tmp_path: Path) ->
             await broker.publish("news", "x")
 
 
+async def refused(broker: Broker, why: str) -> BrokerError:
+    """
+    Publish until it is said why that is refused.
+    """
+    # The server may hang up so fast that its reason is lost on the way.
+    with anyio.fail_after(20):
+        while True:
+            with pytest.raises(BrokerError, match=r"NATS: ") as caught:
+                await broker.publish("news", "x")
+            if why in str(caught.value):
+                return caught.value
+
+
 @pytest.mark.real_time
 @on_asyncio
 async def test_who_may_not_enter_nats_is_told_without_the_password(
@@ -334,13 +347,12 @@ async def test_who_may_not_enter_nats_is_told_without_the_password(
         async with Broker(url) as broker:
             await broker.publish("news", "x")
         async with Broker(url.replace("s3cret", "s3cre7"), timeout=1) as broker:
-            with pytest.raises(BrokerError, match="NATS: .*Authorization") as caught:
-                await broker.publish("news", "x")
+            caught = await refused(broker, "Authorization")
             with logs("not read for .*Authorization") as logged:
                 broker.subscribe("news")
                 await logged.wait()
 
-    told = caplog.text + "".join(traceback.format_exception(caught.value))
+    told = caplog.text + "".join(traceback.format_exception(caught))
     assert not re.search("s3cre[7t]%?[2/]", told)
 
 

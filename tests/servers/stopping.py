@@ -7,6 +7,8 @@ of the client: ``closed PATH REASON CLEANED_UP``.
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from functools import partial
@@ -164,6 +166,28 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         partial(source, record), farewell=GOODBYE, on_close=record.close, **options
     )
     await stream(scope, receive, send)
+
+
+async def late(scope: Any, receive: Any, send: Any) -> None:
+    """
+    Opens its first stream when the signal is over, in a lifespan that is not the library's.
+    """
+    if scope["type"] == "lifespan":
+        for what in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{what}.complete"})
+        return
+    if scope["path"] not in _SOURCES:
+        await app(scope, receive, send)
+        return
+    arrived: list[int] = []
+    handler = signal.signal(signal.SIGTERM, lambda number, frame: arrived.append(number))
+    os.kill(os.getppid(), signal.SIGTERM)
+    while not arrived:
+        os.sched_yield()
+    # The server's work is done from its event loop, whatever the handler was.
+    signal.signal(signal.SIGTERM, handler)
+    await app(scope, receive, send)
 
 
 #: For hypercorn's workers.

@@ -135,6 +135,18 @@ def test_streams_that_are_being_opened(name: str, certificates: Certificates) ->
         server.wait_stopped()
 
 
+def test_a_first_stream_that_comes_after_the_signal(certificates: Certificates) -> None:
+    with Server(CONFIGS["granian"], "stopping:late", certificates) as server:
+        with Crowd(server.connect, ["/asking"]) as crowd:
+            crowd.wait_over()
+            (reader,) = crowd.readers
+
+            assert reader.complete
+            assert reader.data[-1] == "goodbye"
+        server.wait_stopped()
+        assert ends(server.take_output()) == {"closed /asking shutdown True": 1}
+
+
 # Not granian: one signal more than it expects blocks its event loop for ever.
 @pytest.mark.parametrize("name", [name for name in SOME if name != "granian"])
 def test_a_second_ctrl_c(name: str, certificates: Certificates) -> None:
