@@ -10,6 +10,7 @@ from types import coroutine
 from typing import Any, Literal
 
 import anyio
+import pytest
 import trio
 
 from asgi_sse._runtime import current_runtime
@@ -141,6 +142,13 @@ def stepping(task: Awaitable[None], step: Callable[[], None]) -> Generator[Any, 
             answer = yield trap
         except BaseException as exc:  # noqa: BLE001 - it is passed on
             error = exc
+
+
+# What was left alone cannot end well when it is collected: do it where nobody minds,
+# and not whenever the garbage collector runs, in a test that is not to blame.
+left_alone = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <coroutine:pytest.PytestUnraisableExceptionWarning"
+)
 
 
 def in_asyncio() -> bool:

@@ -1,3 +1,4 @@
+import gc
 from collections.abc import AsyncIterator, Callable
 from threading import Thread
 from typing import Any
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi import Server, http_scope, in_asyncio, run
+from asgi import Server, http_scope, in_asyncio, left_alone, run
 from asgi_sse import EventStream, Limiter, Refused, Request
 from asgi_sse._limiter import LimiterStatistics
 from asgi_sse.testing import Stream, connect
@@ -238,6 +239,7 @@ async def test_a_slot_is_given_back_when_setup_fails() -> None:
     assert is_free(limit)
 
 
+@left_alone
 async def test_a_slot_of_an_abandoned_source_is_given_back() -> None:
     limit = Limiter(1)
     over = anyio.Event()
@@ -262,6 +264,7 @@ async def test_a_slot_of_an_abandoned_source_is_given_back() -> None:
     if in_asyncio():
         await over.wait()
         await anyio.sleep(1)
+    gc.collect()
 
 
 def test_one_counts_over_event_loops_and_threads() -> None:

@@ -14,7 +14,7 @@ import anyio.lowlevel
 import pytest
 import trio
 
-from asgi import NO_BODY, Server, count_tasks, http_scope, in_asyncio, run, stepping
+from asgi import NO_BODY, Server, count_tasks, http_scope, in_asyncio, left_alone, run, stepping
 from asgi_sse import EventStream, Refused, Request, ServerSentEvent, drain
 from asgi_sse._options import Closed
 from asgi_sse._response import Response
@@ -51,13 +51,6 @@ async def answer(app: Any, **options: Any) -> Stream:
 async def forever() -> AsyncIterator[str]:
     yield "a"
     await anyio.sleep_forever()
-
-
-# What was left alone cannot end well when it is collected: do it where nobody minds,
-# and not whenever the garbage collector runs, in a test that is not to blame.
-left_alone = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <coroutine:pytest.PytestUnraisableExceptionWarning"
-)
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[str]:

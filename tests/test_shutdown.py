@@ -1,3 +1,4 @@
+import gc
 import math
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -7,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from asgi import NO_BODY, Server, count_tasks, http_scope
+from asgi import NO_BODY, Server, count_tasks, http_scope, left_alone
 from asgi_sse import EventStream, Request, ServerSentEvent, close_streams, drain
 from asgi_sse._options import Closed
 from asgi_sse._servers import Stop
@@ -72,6 +73,7 @@ async def test_without_a_stream_there_is_nothing_to_do() -> None:
     assert await drain() == (0, 0, 0)
 
 
+@left_alone
 async def test_all_streams_are_closed_at_the_same_time() -> None:
     sources: list[Any] = [unaware] * 5 + [polite] * 3 + [endless] * 2 + [stubborn]
     started = anyio.current_time()
@@ -92,6 +94,8 @@ async def test_all_streams_are_closed_at_the_same_time() -> None:
         assert all(stream.body.endswith(GOODBYE) for stream in streams)
         last_words = [stream.body.count(b"last words") for stream in streams]
         assert last_words == [0] * 5 + [1] * 3 + [0] * 3
+    del stack, streams
+    gc.collect()
 
 
 @pytest.mark.parametrize(
