@@ -62,7 +62,7 @@ class OpenStreams:
 
     def __init__(self) -> None:
         self._runtime = current_runtime()
-        self._watcher = Watcher(self._runtime, self._learn)
+        self._watcher = Watcher(self._runtime, self._learn, stays=True)
         # Each with whether it wants to be closed when a stop is learnt.
         self._streams: dict[Stream, bool] = {}
         #: What is counted of them, and of those that were.

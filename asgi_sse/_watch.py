@@ -43,11 +43,21 @@ class Watcher:
     the server's own signal handler, and to look at objects of the server's.
     With the last one that leaves everything is as it was before, unless it
     would miss what is said only once.
+
+    Args:
+        runtime: The event loop in which it calls back.
+        on_stop: What it calls.
+        stays: It is the event loop's own, there for as long as that runs, and
+            may stay where it is told what is said only once.
+
     """
 
-    def __init__(self, runtime: Runtime, on_stop: Callable[[], None]) -> None:
+    def __init__(
+        self, runtime: Runtime, on_stop: Callable[[], None], *, stays: bool = False
+    ) -> None:
         self._runtime = runtime
         self._on_stop = on_stop
+        self._stays = stays
         self._users = 0
         # For each signal the handler that is known to call ours, and one that does not:
         # looking through it costs a tenth of a millisecond.
@@ -90,7 +100,7 @@ class Watcher:
                 self._poll = None
             for kept in (self._stops, self._asked, self._tasks):
                 kept.clear()
-            if not says_it_only_once():
+            if not (self._stays and says_it_only_once()):
                 for chain in self._chains:
                     chain.remove(self._call_soon)
                 self._chains.clear()

@@ -32,8 +32,8 @@ class Log:
     def note(self, what: str) -> Callable[[], None]:
         return functools.partial(self.seen.append, what)
 
-    def watcher(self, what: str = "told") -> Watcher:
-        return Watcher(current_runtime(), self.note(what))
+    def watcher(self, what: str = "told", *, stays: bool = False) -> Watcher:
+        return Watcher(current_runtime(), self.note(what), stays=stays)
 
     def handler(self, what: str) -> Callable[[int, FrameType | None], None]:
         return lambda number, frame: self.seen.append(what)
@@ -113,7 +113,7 @@ async def test_granian_is_listened_to_also_without_a_user(
     It says it once, and takes requests after that.
     """
     monkeypatch.setitem(sys.modules, "granian", ModuleType("granian"))
-    watcher = log.watcher()
+    watcher = log.watcher(stays=True)
     for _ in range(2):
         watcher.enter(True)
         chain = signal.getsignal(signal.SIGTERM)
@@ -121,6 +121,19 @@ async def test_granian_is_listened_to_also_without_a_user(
 
         assert signal.getsignal(signal.SIGTERM) is chain
         assert await log.after_raising() == ["server", "told"]
+
+
+async def test_granian_is_not_listened_to_for_those_who_only_pass_by(
+    log: Log, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "granian", ModuleType("granian"))
+    for _ in range(2):
+        watcher = log.watcher()
+        watcher.enter(True)
+        watcher.leave()
+
+        assert signal.getsignal(signal.SIGTERM) is server
+        assert await log.after_raising() == ["server"]
 
 
 @pytest.mark.parametrize(
