@@ -14,6 +14,9 @@ from ._request import FINISHED
 # contain U+0000 NULL", else it is ignored.
 _ID = re.compile(rb"(?:\A|[\r\n])id(?:: ?([^\r\n\0]*))?(?=[\r\n])")
 
+# sse-starlette has any of them.
+_LINE_ENDS = (b"\r\n", b"\n", b"\r")
+
 
 class LastID:
     """
@@ -50,7 +53,8 @@ class LastID:
         self._look_through(done)
         # In the block of the last event, if there is one: several clients dispatch an
         # empty event for a block of its own.
-        head = done.removesuffix(b"\n") if done.endswith(b"\n\n") else done
+        end = next((end for end in _LINE_ENDS if done.endswith(end + end)), b"")
+        head = done.removesuffix(end)
         return b"%bid: %b%b\n\n" % (head, FINISHED.encode(), self._id)
 
     def _look_through(self, blocks: bytes) -> None:

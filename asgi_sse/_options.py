@@ -185,6 +185,7 @@ class Replaced(TypedDict, total=False):
     raw_headers: tuple[RawHeader, ...]
     opening: bytes
     encode: Callable[[Any], bytes] | None
+    done: Any
 
 
 _DEFAULT_HEADERS = {
@@ -373,16 +374,27 @@ class Options:
     def adapted(self, **replaced: Unpack[Replaced]) -> Options:
         """
         Return them as an adapter needs them, whose framework has the say in the rest.
+
+        Raises:
+            TypeError: What is given as *done* is nothing that *encode* takes.
+            ValueError: The same.
+
         """
         options = copy(self)
         for name, value in replaced.items():
             object.__setattr__(options, name, value)
+        if "done" in replaced:
+            # Not whenever there is an encode: that of a framework may know but one type of
+            # items, of which "[DONE]" is none.
+            object.__setattr__(options, "done_block", options._encode_done())
         return options
 
     def _encode_done(self) -> bytes:
         if self.done is None:
             return b""
         try:
+            if self.encode is not None:
+                return self.encode(self.done)
             return encode_item(self.done, self.json)
         except (TypeError, ValueError) as exc:
             what = f"done must be what a source may yield (got {self.done!r:.100}): {exc}"

@@ -6,7 +6,7 @@ import inspect
 import types
 from collections.abc import AsyncIterable, Iterable, Mapping
 from copy import deepcopy
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from functools import partial
 from typing import (
     Annotated,
@@ -106,15 +106,23 @@ class EventSourceResponse(EventStreamResponse):
 
     """
 
-    #: How long is waited for the first event, unless :meth:`with_options` says else.
+    #: How long is waited for the first event, unless :meth:`with_options` says else; a
+    #: subclass may have another.
     OPEN_DELAY: ClassVar[float] = 5.0
 
     options: ClassVar[Options] = Options(open_delay=OPEN_DELAY)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "OPEN_DELAY" in vars(cls) and "options" not in vars(cls):
+            cls.options = replace(cls.options, open_delay=cls.OPEN_DELAY)
 
     @classmethod
     def with_options(cls, **options: Unpack[ResponseOptions]) -> type[Self]:
         """
         Return this class with the options of an :class:`asgi_sse.EventStream`.
+
+        What is not given stays as this class has it.
 
         Raises:
             TypeError: An option is of another type, or is the path operation's to set.
@@ -123,8 +131,11 @@ class EventSourceResponse(EventStreamResponse):
         """
         for name in _FRAMEWORKS_OWN.intersection(options):
             raise TypeError(f"{name} is not an option here: the path operation has the say in it")
-        options.setdefault("open_delay", cls.OPEN_DELAY)
-        return type(cls.__name__, (cls,), {"options": Options(**options)})
+        # Not as the path operation's items are: "[DONE]" is none of their type.
+        if isinstance(done := options.get("done"), ServerSentEvent):
+            options["done"] = _to_core_event(done)
+        changed = replace(cls.options, json=_ANYTHING.to_json, **options)
+        return type(cls.__name__, (cls,), {"options": changed})
 
     def __init__(
         self,
@@ -293,7 +304,7 @@ class _Items:
         if isinstance(item, CoreEvent):
             return item.encode()
         if isinstance(item, ServerSentEvent):
-            return _encode_event(item)
+            return _to_core_event(item).encode()
         if self._framed and isinstance(item, str | bytes | bytearray | memoryview):
             blocks = item.encode() if isinstance(item, str) else bytes(item)
             return check_blocks(blocks, "ServerSentEvent")
@@ -338,16 +349,16 @@ def format_sse_event(
     return block if block.endswith(b"\n\n") else block + b"\n"
 
 
-def _encode_event(event: ServerSentEvent) -> bytes:
+def _to_core_event(event: ServerSentEvent) -> CoreEvent:
     """
-    Return the bytes of an event of FastAPI's, whose data is always JSON.
+    Return an event of FastAPI's, whose data is always JSON, as one of ours.
     """
     data = event.raw_data
     if event.data is not None:
         data = _ANYTHING.to_json(event.data).decode()
     return CoreEvent(
         data, event=event.event, id=event.id, retry=event.retry, comment=event.comment
-    ).encode()
+    )
 
 
 def _items_of(route: Any) -> _Items:

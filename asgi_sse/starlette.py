@@ -504,6 +504,7 @@ class EventSourceResponse(EventStreamResponse):
             "watch_shutdown": AppStatus.enable_automatic_graceful_drain,
             **self._options,
             "on_close": self._on_close,
+            "done": None,
         }
         options = Options(
             keep_alive=ping if 0 < ping < math.inf else None,
@@ -515,7 +516,12 @@ class EventSourceResponse(EventStreamResponse):
         )
         # Nothing before the first event, unless it was asked for.
         opening = b"" if options.retry is None else options.opening
-        return options.adapted(opening=opening, encode=partial(ensure_bytes, sep=self.sep))
+        return options.adapted(
+            opening=opening,
+            encode=partial(ensure_bytes, sep=self.sep),
+            # It is what an item is here, which the core would write in another way.
+            done=self._options.get("done"),
+        )
 
     async def head(self, options: Options, send: Send) -> None:
         """
@@ -699,7 +705,9 @@ def _check(options: CommonOptions) -> None:
             raise TypeError(f"{name} is called {_CALLED[name]} here")
         if name in _FRAMEWORKS_OWN:
             raise TypeError(f"{name} is not an option here: the endpoint has the say in it")
-    Options(**options)
+    given: CommonOptions = {**options, "done": None}
+    encode = partial(ensure_bytes, sep=None)
+    Options(**given).adapted(encode=encode, done=options.get("done"))
 
 
 # What the engine wants a number for.

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from dataclasses import dataclass
+from datetime import date
 from functools import partial, wraps
 from typing import Annotated, Any, Literal, assert_type
 
@@ -19,6 +20,7 @@ from typing_extensions import TypeAliasType
 
 import asgi_sse
 from asgi_sse import Channel, Limiter, Refused, Request, drain
+from asgi_sse._options import Options
 from asgi_sse.fastapi import (
     EventSourceResponse,
     EventStreamRoute,
@@ -533,6 +535,56 @@ def test_types_are_kept() -> None:
 def test_wrong_option_is_refused(option: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         EventSourceResponse.with_options(**option)
+
+
+def test_options_are_added_to_what_the_class_has() -> None:
+    first = EventSourceResponse.with_options(keep_alive=5, headers={"x-a": "b"})
+    second = first.with_options(max_age=3)
+    third = second.with_options(open_delay=0, keep_alive=None)
+
+    assert (first.options.max_age, second.options.max_age) == (None, 3)
+    assert (first.options.keep_alive, second.options.keep_alive) == (5, 5)
+    assert (b"x-a", b"b") in third.options.raw_headers
+    assert (third.options.keep_alive, third.options.open_delay) == (None, 0)
+    assert EventSourceResponse.options.keep_alive == 15
+
+
+def test_subclass_has_an_open_delay_of_its_own() -> None:
+    class AtOnce(EventSourceResponse):
+        OPEN_DELAY = 0.0
+
+    class Ticks(AtOnce.with_options(keep_alive=5)):  # type: ignore[misc]
+        pass
+
+    class Own(EventSourceResponse):
+        OPEN_DELAY = 0.0
+        options = Options(open_delay=1)
+
+    assert AtOnce.options.open_delay == 0
+    assert (Ticks.options.open_delay, Ticks.options.keep_alive) == (0, 5)
+    assert Own.options.open_delay == 1
+    assert EventSourceResponse.options.open_delay == 5
+
+
+@pytest.mark.parametrize(
+    ("done", "block"),
+    [
+        ("[DONE]", b"data: [DONE]\n\n"),
+        (ServerSentEvent(event="end", data="bye"), b'event: end\ndata: "bye"\n\n'),
+        (ServerSentEvent(raw_data="bye"), b"data: bye\n\n"),
+        (asgi_sse.ServerSentEvent("bye", event="end"), b"event: end\ndata: bye\n\n"),
+        (Trade(price=1.5), b'data: {"price":1.5}\n\n'),
+        ({"day": date(2026, 1, 2)}, b'data: {"day":"2026-01-02"}\n\n'),
+    ],
+)
+async def test_last_item_is_of_any_type(done: Any, block: bytes) -> None:
+    async def items() -> AsyncIterator[Tick]:
+        yield Tick(n=1)
+
+    response_class = EventSourceResponse.with_options(done=done)
+    body = await body_of(items, response_class=response_class)
+
+    assert body == b'data: {"n":1,"venue":null}\n\n' + block
 
 
 async def test_path_operation_may_ask_whether_the_stream_is_being_closed() -> None:

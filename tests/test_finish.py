@@ -107,7 +107,9 @@ async def test_the_last_id_is_found_as_a_client_finds_it(blocks: bytes, last: by
             b"event: end\nid: 4\ndata: x\nid: asgi-sse-finished:4\n\n",
         ),
         (ServerSentEvent(comment="x"), b": x\n", b": x\nid: asgi-sse-finished:3\n\n"),
-        (b"data: x\r\n\r\n", b"data: x\r\n\r\n", b"data: x\r\n\r\nid: asgi-sse-finished:3\n\n"),
+        # Whatever its line ends are.
+        (b"data: x\r\n\r\n", b"data: x\r\n\r\n", b"data: x\r\nid: asgi-sse-finished:3\n\n"),
+        (b"data: x\r\r", b"data: x\r\r", b"data: x\rid: asgi-sse-finished:3\n\n"),
     ],
 )
 async def test_a_last_item_of_choice(done: Any, block: bytes, marked: bytes) -> None:

@@ -569,3 +569,17 @@ def test_adapter_gets_options_of_its_own() -> None:
     assert adapted.keep_alive == 7
     assert (options.status, options.raw_headers) == (200, DEFAULT_HEADERS)
     assert (options.opening, options.encode) == (b":\n\n", None)
+
+
+def test_adapter_says_how_the_last_item_is_written() -> None:
+    def encode(item: Any) -> bytes:
+        return b"%d" % item
+
+    options = Options(done="[DONE]")
+
+    # Its encode may know but one type of items.
+    assert options.adapted(encode=encode).done_block == b"data: [DONE]\n\n"
+    assert options.adapted(encode=encode, done=7).done_block == b"7"
+    assert options.adapted(encode=encode, done=None).done_block == b""
+    with pytest.raises(TypeError, match=r"done must be what a source may yield \(got 'x'\): "):
+        options.adapted(encode=encode, done="x")

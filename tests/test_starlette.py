@@ -5,8 +5,10 @@ What sse-starlette does is done, and better where its users had to complain.
 import inspect
 import re
 import signal
+import sys
 import zlib
 from collections.abc import AsyncIterator, Iterator
+from types import ModuleType
 from typing import Any
 
 import anyio
@@ -434,6 +436,33 @@ async def test_end_of_an_event_stream() -> None:
 
     assert [event.data for event in stream.events if event.data] == ["a", "[DONE]"]
     assert again.status == 204
+
+
+@pytest.mark.parametrize("sep", ["\r\n", "\n", "\r"])
+@pytest.mark.parametrize(
+    "done",
+    [
+        "[DONE]",
+        7,
+        {"event": "end", "data": "bye"},
+        ServerSentEvent("bye", event="end", sep="\r"),
+        asgi_sse.ServerSentEvent("bye"),
+        b": bye\n\n",
+    ],
+)
+async def test_last_item_is_written_as_any_other(done: Any, sep: str) -> None:
+    async def respond(request: Request) -> Response:
+        return EventSourceResponse(aiterate(["a"]), sep=sep, done=done)
+
+    async with connect(Starlette(routes=[Route("/", respond)])) as stream:
+        await stream.wait_closed()
+
+    assert stream.body == ensure_bytes("a", sep) + ensure_bytes(done, sep)
+
+
+def test_last_item_that_cannot_be_sent_is_refused() -> None:
+    with pytest.raises(TypeError, match="done must be what a source may yield"):
+        EventSourceResponse([], done={"colour": "red"})
 
 
 async def aiterate(items: list[Any]) -> AsyncIterator[Any]:
@@ -940,6 +969,20 @@ async def test_subclass_may_answer_by_itself(how: str, monkeypatch: pytest.Monke
     assert stream.complete == (how == "finish")
     assert stream.body == b"data: a\n\n"
     assert left == (["http.disconnect"] if how == "disconnect" else [])
+
+
+async def test_who_answers_by_itself_leaves_no_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Where granian is imported, too, for which the engine leaves one.
+    """
+    monkeypatch.setitem(sys.modules, "granian", ModuleType("granian"))
+    before = signal.signal(signal.SIGTERM, lambda *args: None)
+    server = signal.getsignal(signal.SIGTERM)
+    with anyio.move_on_after(1):
+        await EventSourceResponse._listen_for_exit_signal()
+    after = signal.signal(signal.SIGTERM, before)
+
+    assert after is server
 
 
 @pytest.mark.parametrize("name", ["_ping", "_stream_response", "_send_with_timeout"])
