@@ -223,7 +223,9 @@ class Options:
             politely, a :class:`ServerSentEvent` does so as its last event. May be a
             coroutine function; a plain one must not block. One that raises, or does
             not answer in time, is asked again, three times in all.
-        revalidate_every: How long is waited for between two such questions, at most.
+        revalidate_every: How long is waited for between two such questions, at most; with
+            N streams not less than N / 100 times what an answer takes, for no more than
+            100 questions are open at once. An answer may take as long, up to 10 seconds.
         end: What a client does when the source came to its end: ``"reconnect"``
             leaves it to the client, and every ``EventSource`` comes back;
             ``"stop"`` keeps it from that, by an ID and a 204.
@@ -249,7 +251,7 @@ class Options:
         fallback: The ASGI application for clients that do not ask for an event
             stream by its name, or prefer something else.
         allow_origins: The other origins whose pages may read the stream:
-            ``"*"`` for all, or a function that is given one and tells. They may
+            ``"*"`` for all, or a function that is given one and returns a bool. They may
             send what headers they like, and use the *methods*.
         allow_credentials: Whether they may do so with cookies.
         limit: A :class:`Limiter`, which turns away who is one too many.

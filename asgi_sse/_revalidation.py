@@ -23,10 +23,12 @@ from ._runtime import Entry, Runtime, Task
 logger = logging.getLogger("asgi_sse")
 
 # So many questions are open at once in an event loop. Whoever answers them is asked by
-# every stream, and is to notice that there are some, not that there are 10,000.
+# every stream, and is to notice that there are some, not that there are 10,000. So a round
+# of N streams takes no less than N / 100 times what an answer takes.
 _MOST_AT_ONCE = 100
 
-# An answer takes no longer, in seconds, or is none.
+# An answer takes no longer, in seconds, nor longer than until the next question would be
+# due; or it is none.
 _LATEST_ANSWER = 10.0
 
 # A stream goes on without an answer, and ends at the third one that is missing. Ended at
@@ -43,7 +45,8 @@ class Revalidation:
     Args:
         runtime: Of the event loop.
         ask: What is asked.
-        every: How many seconds lie between two questions, at most.
+        every: How many seconds lie between two questions, at most, unless too many others
+            have theirs open.
         request: What it is asked with.
         name: What the source is called in a log.
         revoke: Called when the answer is no, with the last event to send, if any.
@@ -132,6 +135,8 @@ class Revalidation:
 
     async def _question(self) -> None:
         task = self._task
+        if task is None:
+            return  # It was let go before it began.
         answer: object
         try:
             answer = self._ask(self._request)
@@ -153,14 +158,14 @@ class Revalidation:
             return
         if answer is True:
             self._unanswered = 0
-            self._questions.note_answer(self._ask)
+            self._questions.note_answer(self._name)
         else:
             if not isinstance(answer, Exception):
                 answer = TypeError(
                     f"revalidate must return a bool or a ServerSentEvent (got {answer!r:.100})"
                 )
             self._unanswered += 1
-            self._questions.note_failure(self._ask, self._name, answer)
+            self._questions.note_failure(self._name, answer)
             if self._unanswered == _MOST_UNANSWERED:
                 self._revoke(None)
                 return
@@ -175,8 +180,9 @@ class _Questions:
     def __init__(self) -> None:
         self._open = 0
         self._waiting: deque[Revalidation] = deque()
-        # What gave no answer when it was last asked: that is told once, not for each stream.
-        self._failing: set[Revalidate] = set()
+        # Whose source got no answer when it last asked: that is told once, not for each
+        # stream. By name: what is asked may be a closure of each response, or unhashable.
+        self._failing: set[str] = set()
 
     def add(self, revalidation: Revalidation) -> None:
         """
@@ -199,18 +205,18 @@ class _Questions:
                 self._open += 1
                 revalidation.begin()
 
-    def note_answer(self, ask: Revalidate) -> None:
+    def note_answer(self, name: str) -> None:
         """
         Note that there is an answer to be had.
         """
-        self._failing.discard(ask)
+        self._failing.discard(name)
 
-    def note_failure(self, ask: Revalidate, name: str, exc: Exception) -> None:
+    def note_failure(self, name: str, exc: Exception) -> None:
         """
         Log that there was none, if there was one before.
         """
-        if ask not in self._failing:
-            self._failing.add(ask)
+        if name not in self._failing:
+            self._failing.add(name)
             logger.error(
                 "revalidate of %s gives no answer; streams end at the third one that is missing",
                 name,

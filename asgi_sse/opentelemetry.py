@@ -128,7 +128,6 @@ def _conclude(span: Span, stream: OpenStream, closed: Closed) -> None:
         failed = status >= 500
     if status is not None:
         span.set_attribute("http.response.status_code", status)
-        span.set_attribute("http.response.body.size", closed.bytes)
     if failed and error is not None:
         kind = type(error)
         span.set_status(StatusCode.ERROR)

@@ -1,13 +1,16 @@
 import contextvars
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
 import pytest
 
-from asgi import Server, count_tasks
+from asgi import Server, count_tasks, http_scope
 from asgi_sse import EventStream, Request, ServerSentEvent
 from asgi_sse._options import Closed
+from asgi_sse._revalidation import Revalidation, _current_questions
+from asgi_sse._runtime import current_runtime
 from asgi_sse.testing import Stream, connect
 
 BYE = ServerSentEvent("bye")
@@ -164,6 +167,52 @@ async def test_an_answer_makes_up_for_those_that_were_missing(
     assert closed.duration == 7 * 30
     # Once for each time that it began.
     assert len(logged(caplog)) == 2
+
+
+@dataclass
+class Rights:
+    """
+    What is asked and cannot be hashed.
+    """
+
+    answers: list[Any]
+
+    def __call__(self, _: Request) -> Any:
+        return self.answers.pop(0)
+
+
+async def test_what_is_asked_need_not_be_hashable(caplog: pytest.LogCaptureFixture) -> None:
+    _, closed = await watch(Rights([None, True, False]))
+
+    assert closed.duration == 3 * 30
+    assert len(logged(caplog)) == 1
+
+
+async def test_what_is_asked_may_be_a_closure_of_each_stream(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for _ in range(3):
+        await watch(lambda _: None)
+
+    assert len(logged(caplog)) == 1
+
+
+async def test_nothing_is_asked_of_a_stream_that_ends_before_its_question_begins() -> None:
+    def ask(_: Request) -> bool:
+        raise AssertionError
+
+    def revoke(_: ServerSentEvent | None) -> None:
+        raise AssertionError
+
+    runtime = current_runtime()
+    request: Any = Request(http_scope(), None)  # type: ignore[arg-type]
+    revalidation = Revalidation(runtime, ask, 30, request, "source", revoke)
+    questions = _current_questions()
+    questions.add(revalidation)
+    revalidation.discard()
+    await count_tasks()
+
+    assert questions._open == 0
 
 
 async def test_only_so_many_ask_at_once() -> None:
