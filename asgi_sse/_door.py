@@ -76,23 +76,25 @@ class Door:
             preflight or asks_for_event_stream(values(headers, b"accept"))
         ):
             return options.fallback(scope, receive, _with_headers(send, [], ["Accept"]))
-        if options.origins is not None or self._vary:
-            added = [] if options.origins is None else options.origins.headers(headers)
+        added = [] if options.origins is None else options.origins.headers(headers)
+        if added or self._vary:
             send = _with_headers(send, added, self._vary)
-        refused = self._refuse(scope["method"], headers)
+        refused = self._refuse(scope["method"], headers, allowed=bool(added))
         if refused is not None:
             return refuse(scope, receive, send, refused)
         if options.limit is None or scope["method"] == "HEAD":
             return self._let_through(app, scope, receive, send)
         return self._limit(options.limit, app, scope, receive, send)
 
-    def _refuse(self, method: str, headers: Iterable[RawHeader]) -> Refused | None:
+    def _refuse(
+        self, method: str, headers: Iterable[RawHeader], *, allowed: bool
+    ) -> Refused | None:
         """
         Return the answer to what asks for no stream, or for none that there is.
         """
         options = self._options
         if options.origins is not None and is_preflight(method, headers):
-            return options.origins.answer_preflight(headers)
+            return options.origins.answer_preflight(headers, allowed=allowed)
         strict = options.accept == "strict"
         if strict and not quality_of_event_stream(values(headers, b"accept")):
             return Refused(406, f"This is {EVENT_STREAM}, and nothing else.")
@@ -105,7 +107,7 @@ class Door:
         self, limit: Limiter, app: ASGIApp, scope: Any, receive: Receive, send: Send
     ) -> None:
         try:
-            key = await limit.key(Request(scope, cast("Any", _Outside())))
+            key = await limit.key(_Visitor(scope, cast("Any", _Outside())))
         except Refused as refused:
             await refuse(scope, receive, send, refused)
             return
@@ -118,7 +120,8 @@ class Door:
         elif is_event_source(scope["headers"]):
             # On anything but 200 it would never come again.
             headers = {"Content-Type": EVENT_STREAM, "Cache-Control": "no-store"}
-            text = f":\nretry: {limit.reconnection_time()}\n\n"
+            # No blank line: several clients dispatch it as an event.
+            text = f":\nretry: {limit.reconnection_time()}\n"
             await refuse(scope, receive, send, Refused(200, text, headers))
         else:
             await refuse(scope, receive, send, refusal)
@@ -142,7 +145,9 @@ def _with_headers(send: Send, added: list[RawHeader], vary: list[str]) -> Send:
 
     async def send_with_headers(message: Any) -> None:
         if message["type"] == "http.response.start":
-            headers = [pair for pair in message["headers"] if pair[0].lower() not in names]
+            # ASGI lets an application leave them out.
+            theirs = message.get("headers", ())
+            headers = [pair for pair in theirs if pair[0].lower() not in names]
             headers += added
             for name in vary:
                 headers = add_vary(headers, name)
@@ -150,6 +155,19 @@ def _with_headers(send: Send, added: list[RawHeader], vary: list[str]) -> Send:
         await send(message)
 
     return send_with_headers
+
+
+class _Visitor(Request):
+    """
+    A request that may yet be turned away.
+    """
+
+    __slots__ = ()
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        # What was put here would be lost: the source gets a request of its own.
+        raise RuntimeError("meta is known only once the stream may open")
 
 
 class _Outside:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from typing import Literal
 
+from ._answer import check_bool
 from ._headers import TOKEN, RawHeader
 from ._request import Refused
 
@@ -16,6 +17,9 @@ AllowOrigins = Literal["*"] | Collection[str] | Callable[[str], bool]
 
 # A scheme and what follows it, up to a path: browsers' extensions have origins, too.
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[!-.0-~]+")
+
+# A port that goes without saying is not in what browsers send.
+_NEEDLESS_PORT = re.compile(r"http://.*:80|https://.*:443")
 
 # How long a browser need not ask again, in seconds. Chromium keeps it for at most 7200.
 _MAX_AGE = 600
@@ -33,7 +37,7 @@ class Origins:
 
     Args:
         allow: Origins as browsers send them, ``"*"`` for every one, or a
-            function that is given one and tells.
+            function that is given one and returns a bool.
         credentials: Whether cookies may come with the request.
         methods: The methods that a preflight allows.
 
@@ -61,7 +65,12 @@ class Origins:
 
     def headers(self, request_headers: Iterable[RawHeader]) -> list[RawHeader]:
         """
-        Return the headers that allow the origin of a request to read the response.
+        Return the headers that allow the origin of a request to read the response, if any.
+
+        Raises:
+            TypeError: The function has not returned a bool.
+            BaseException: What it raises.
+
         """
         if self._allow == "*":
             return [(b"access-control-allow-origin", b"*"), _EXPOSED]
@@ -80,11 +89,13 @@ class Origins:
         """
         return self._allow != "*"
 
-    def answer_preflight(self, request_headers: Iterable[RawHeader]) -> Refused:
+    def answer_preflight(self, request_headers: Iterable[RawHeader], *, allowed: bool) -> Refused:
         """
         Return the answer to the question whether the real request may be made.
+
+        *allowed* is whether there are :meth:`headers` for it.
         """
-        if self._allow != "*" and self._allowed(request_headers) is None:
+        if not allowed:
             return Refused(403, "This origin is not allowed.")
         headers = {
             "Access-Control-Allow-Methods": self._methods,
@@ -105,7 +116,10 @@ class Origins:
         # What no browser sends is not asked for, nor sent back.
         if text != "null" and not _ORIGIN.fullmatch(text):
             return None
-        allowed = self._allow(text) if callable(self._allow) else text in self._allow
+        if callable(self._allow):
+            allowed = check_bool("allow_origins", self._allow(text))
+        else:
+            allowed = text in self._allow
         return origin if allowed else None
 
 
@@ -141,9 +155,14 @@ def _check(allow: object) -> AllowOrigins:
             raise TypeError(f"allow_origins must hold str (got {origin!r})")
         if origin == "*":
             return "*"
-        if not _ORIGIN.fullmatch(origin) or origin != origin.lower():
+        if (
+            not _ORIGIN.fullmatch(origin)
+            or origin != origin.lower()
+            or _NEEDLESS_PORT.fullmatch(origin)
+        ):
             raise ValueError(
                 "allow_origins must hold origins as browsers send them: scheme, host and port in "
-                f"lower case, without a path (got {origin!r})"
+                "lower case, without a path, and without :80 of http or :443 of https "
+                f"(got {origin!r})"
             )
     return frozenset(allow)

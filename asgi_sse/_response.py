@@ -465,7 +465,9 @@ class Response:
         """
         for tally in self._tallies():
             tally.turn_away()
-        await refuse(self._scope, self._receive, self._send, Refused(204))
+        # Unless the client has left already.
+        with suppress(OSError):
+            await refuse(self._scope, self._receive, self._send, Refused(204))
 
     async def _write(self) -> None:
         """
@@ -805,9 +807,16 @@ class Response:
             if self._strict:
                 # The client takes nothing. Otherwise there is the send timeout for that.
                 self._end(self._closing or "shutdown")
-                abort(self._scope, self._send, self._runtime)
+                self._abort()
             return math.inf
         return now + self._patience
+
+    def _abort(self) -> None:
+        """
+        Cut the connection, unless other streams of it may be well.
+        """
+        if self._closing == "shutdown" or self._scope.get("http_version", "").startswith("1"):
+            abort(self._scope, self._send, self._runtime)
 
     def _end(self, reason: Reason) -> None:
         """
@@ -916,9 +925,7 @@ class Response:
                 now >= self._send_began + options.send_timeout
             ):
                 self._end("send_timeout")
-                if self._scope.get("http_version", "").startswith("1"):
-                    # Other streams of the same connection may be well.
-                    abort(self._scope, self._send, self._runtime)
+                self._abort()
                 return math.inf
         elif (
             options.keep_alive is not None

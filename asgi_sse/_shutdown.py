@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from anyio import Event
 from anyio.lowlevel import RunVar
 
+from ._answer import check_bool
 from ._options import Farewell, Reason, check_farewell, check_reason, check_seconds
 from ._request import Request
 from ._runtime import current_runtime
@@ -161,7 +162,9 @@ class OpenStreams:
         Close the streams that are meant, and return how many, when they have ended.
         """
         # All are asked before any is closed: the question may raise.
-        streams = [stream for stream in self._streams if where(stream.request)]
+        streams = [
+            stream for stream in self._streams if check_bool("where", where(stream.request))
+        ]
         for stream in streams:
             stream.shut_down(reason, 0.0, event, finish=False)
         await self._wait_for(streams)
@@ -255,8 +258,8 @@ async def close_streams(
     Cancellation: the streams go on closing, and nobody waits for them.
 
     Args:
-        where: Called with the :class:`Request` of each stream, tells whether it
-            is meant; ``request.meta`` has what the setup phase has put there.
+        where: Called with the :class:`Request` of each stream, returns a bool: whether
+            it is meant; ``request.meta`` has what the setup phase has put there.
         event: The last event, or a function that is given the :class:`Request`
             and returns it; ``None``: none; left out: each stream's own farewell.
         reason: What ``on_close`` is told.
@@ -265,7 +268,8 @@ async def close_streams(
         How many streams there were.
 
     Raises:
-        TypeError: An argument is of another type.
+        TypeError: An argument is of another type, or *where* has not returned a bool;
+            then no stream is closed.
         ValueError: There is no such reason.
         Exception: What *where* raises; then no stream is closed.
 

@@ -99,6 +99,18 @@ async def test_who_asks_for_an_event_stream_gets_it(accept: Any) -> None:
         assert stream.headers["vary"] == "Accept"
 
 
+async def test_a_fallback_may_have_no_headers() -> None:
+    async def bare(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"bare"})
+
+    server = Server()
+    await server.call(EventStream(source, fallback=bare), http_scope())
+
+    assert server.sent[0]["headers"] == [(b"vary", b"Accept")]
+    assert server.body == b"bare"
+
+
 async def test_a_preflight_does_not_go_to_the_fallback() -> None:
     app = EventStream(source, fallback=page, allow_origins=[SHOP], methods=["POST"])
     headers = {"Accept": "*/*", "Origin": SHOP, "Access-Control-Request-Method": "POST"}

@@ -86,7 +86,10 @@ async def test_an_event_source_is_told_to_come_again() -> None:
             assert stream.status == 200
             assert stream.headers["content-type"] == "text/event-stream"
             assert stream.headers["cache-control"] == "no-store"
-            assert stream.headers["content-length"] == str(len(await stream.read()))
+            body = await stream.read()
+            assert stream.headers["content-length"] == str(len(body))
+            # Several clients dispatch an event at a blank line.
+            assert b"\n\n" not in body
             assert stream.complete
             assert stream.events == []
             assert stream.problems == []
@@ -132,6 +135,17 @@ async def test_a_request_has_no_stream_yet() -> None:
 
     app = EventStream(forever, limit=Limiter(each=1, per=reading))
     with pytest.raises(RuntimeError, match="body is known only once the stream may open"):
+        async with connect(app):
+            pass
+
+
+async def test_what_is_said_of_a_stream_too_early_would_be_lost() -> None:
+    def saying(request: Request) -> str:
+        request.meta["user"] = "ada"
+        raise AssertionError
+
+    app = EventStream(forever, limit=Limiter(each=1, per=saying))
+    with pytest.raises(RuntimeError, match="meta is known only once the stream may open"):
         async with connect(app):
             pass
 

@@ -151,6 +151,37 @@ async def test_a_preflight_allows_the_methods_and_what_is_asked_for() -> None:
         }
 
 
+async def test_a_function_is_asked_once_for_each_request() -> None:
+    asked = []
+
+    def allow(origin: str) -> bool:
+        asked.append(origin)
+        return True
+
+    app = EventStream(source, methods=["POST"], allow_origins=allow)
+    async with connect(app, method="OPTIONS", headers=ASKS) as stream:
+        assert stream.status == 204
+        assert stream.headers["access-control-allow-origin"] == SHOP
+
+    assert asked == [SHOP]
+
+
+async def coroutine_function(_: str) -> bool:
+    return False
+
+
+@pytest.mark.parametrize("allow", [coroutine_function, lambda _: None, lambda _: "yes"])
+@pytest.mark.parametrize("method", ["GET", "OPTIONS"])
+async def test_what_is_neither_yes_nor_no_allows_nobody(allow: Any, method: str) -> None:
+    """
+    A coroutine that nobody awaits is true.
+    """
+    app = EventStream(source, allow_origins=allow)
+    with pytest.raises(TypeError, match="allow_origins must return a bool"):
+        async with connect(app, method=method, headers=ASKS) as stream:
+            await stream.read()
+
+
 async def test_a_preflight_of_another_origin_is_refused() -> None:
     app = EventStream(source, methods=["POST"], allow_origins=[SHOP])
     async with connect(app, method="OPTIONS", headers=ASKS | {"Origin": "https://e"}) as stream:
@@ -228,10 +259,28 @@ def test_origins_are_str() -> None:
 
 @pytest.mark.parametrize(
     "origin",
-    [f"{SHOP}/", "shop.example", "https://Shop.example", "https://*.example/", "null", "//a", ""],
+    [
+        f"{SHOP}/",
+        "shop.example",
+        "https://Shop.example",
+        "https://*.example/",
+        "https://a.example:443",
+        "http://a:80",
+        "http://[::1]:80",
+        "null",
+        "//a",
+        "",
+    ],
 )
 def test_what_is_no_origin_is_refused(origin: str) -> None:
     assert refused(ValueError, allow_origins=[origin]).endswith(f"(got {origin!r})")
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://a:80", "http://a:443", "http://a:8080", "http://[::80]", "x://a:80"]
+)
+def test_ports_that_browsers_name_are_named(origin: str) -> None:
+    EventStream(source, allow_origins=[origin])
 
 
 def test_credentials_are_a_bool() -> None:

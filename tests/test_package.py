@@ -30,6 +30,7 @@ FLOORS = [
     "_finish",
     "_accept",
     "_compress",
+    "_answer",
     "_origins",
     "_limiter",
     "_item",

@@ -300,6 +300,50 @@ async def test_one_whose_client_takes_nothing_is_cut_off() -> None:
         assert ends[0].reason == "revoked"
 
 
+@pytest.mark.parametrize(
+    ("version", "reason", "cut"),
+    [
+        ("1.1", "revoked", True),
+        ("2", "shutdown", True),
+        ("2", "revoked", False),
+        ("3", "closed", False),
+    ],
+)
+async def test_the_connection_is_cut_where_others_of_it_are_to_go_too(
+    version: str, reason: Any, cut: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aborted: list[object] = []
+    monkeypatch.setattr("asgi_sse._response.abort", lambda *arguments: aborted.append(arguments))
+    scope = {"http_version": version}
+    async with connect(EventStream(unaware, keep_alive=1), scope=scope) as stream:
+        stream.stall()
+        await anyio.sleep(5)
+        assert await close_streams(lambda request: True, reason=reason) == 1
+
+        assert not stream.complete
+
+    assert bool(aborted) == cut
+
+
+async def coroutine_function(_: Request) -> bool:
+    return False
+
+
+@pytest.mark.parametrize("where", [coroutine_function, lambda request: request.meta["user"]])
+async def test_none_is_closed_by_what_is_neither_yes_nor_no(where: Any) -> None:
+    """
+    A coroutine that nobody awaits is true.
+    """
+    app = EventStream(who)
+    async with connect(app, query="user=ada") as one, connect(app, query="user=bob") as other:
+        await anyio.sleep(1)
+        with pytest.raises(TypeError, match="where must return a bool"):
+            await close_streams(where)
+
+        assert not one.closed
+        assert not other.closed
+
+
 async def test_none_is_closed_when_it_cannot_be_told_which() -> None:
     app = EventStream(who)
     async with connect(app, query="user=ada") as one, connect(app, query="user=bob") as other:
