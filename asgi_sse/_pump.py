@@ -99,6 +99,8 @@ class Pump:
         source = self._source
         result = await source.call(request)
         if is_feed(result):
+            if self._limit < 0:
+                return  # Nothing is wanted any more, and nobody would detach it.
             result.attach(self._wake)
             self.feed = result
             self.opened = True

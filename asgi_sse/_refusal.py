@@ -41,16 +41,18 @@ async def respond(send: ASGISendCallable, refused: Refused, *, head: bool = Fals
     """
     Answer with a status and a line of text instead of a stream.
     """
-    # Some servers send what comes after the headers, in answer to HEAD too.
-    body = b"" if head else refused.detail.encode()
+    body = refused.detail.encode()
     headers = [(b"content-type", b"text/plain; charset=utf-8")] if body else []
-    # RFC 9110, 8.6: a 204 or 304 must not have a length.
+    # RFC 9110, 8.6: a 204 or 304 must not have a length, HEAD none but that of GET.
     if refused.status not in (204, 304):
         headers.append((b"content-length", b"%d" % len(body)))
     else:
         body = b""
     replaced = {name for name, _ in refused.headers}
     headers = [pair for pair in headers if pair[0] not in replaced] + refused.headers
+    if head:
+        # Some servers send what comes after the headers, in answer to HEAD too.
+        body = b""
     await send(
         {
             "type": "http.response.start",

@@ -1,6 +1,6 @@
 import importlib
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_sse import EventStream, Refused, Request
+from asgi_sse import EventStream, Refused, Request, _compress
 from asgi_sse._compress import COMPRESSORS, choose_compressors, compressing
 from asgi_sse.testing import Stream, connect
 
@@ -230,11 +230,51 @@ def test_codings_are_offered_in_order(compress: Any, expected: tuple[str, ...]) 
 
 
 @pytest.fixture
-def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def forgetful() -> Iterator[None]:
+    """
+    Look anew for what is installed, and again afterwards.
+    """
+
+    def forget() -> None:
+        for function in (_compress._zstd, _compress._brotli, _compress._is_installed):
+            function.cache_clear()
+
+    forget()
+    yield
+    forget()
+
+
+@pytest.fixture
+def nothing_installed(monkeypatch: pytest.MonkeyPatch, forgetful: None) -> None:
     def import_module(name: str) -> ModuleType:
         raise ImportError(name)
 
     monkeypatch.setattr("asgi_sse._compress.import_module", import_module)
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_it_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_for = []
+
+    def import_module(name: str) -> ModuleType:
+        looked_for.append(name)
+        return importlib.import_module(name)
+
+    monkeypatch.setattr("asgi_sse._compress.import_module", import_module)
+    for _ in range(3):
+        assert choose_compressors(True) == ("zstd", "gzip")
+        for compressor in COMPRESSORS.values():
+            compressor()
+
+    assert len(looked_for) == len(set(looked_for))
+
+
+@pytest.mark.usefixtures("nothing_installed")
+def test_what_is_not_there_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_compressors(True) == ("gzip",)
+    monkeypatch.undo()
+
+    assert choose_compressors(True) == ("gzip",)
 
 
 @pytest.mark.usefixtures("nothing_installed")

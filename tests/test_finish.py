@@ -218,6 +218,15 @@ async def test_the_last_id_is_the_sources_own_where_nobody_stops() -> None:
     assert [event.data for event in stream.events] == ["3 False"]
 
 
+async def test_one_that_comes_back_and_has_left_already() -> None:
+    server = Server(after_disconnect="raise")
+    server.disconnect()
+    headers = [(b"last-event-id", b"asgi-sse-finished:3")]
+    await server.call(EventStream(three, end="stop"), http_scope(headers=headers))
+
+    assert server.sent == []
+
+
 async def test_the_body_is_read_first_where_a_late_one_does_harm() -> None:
     server = Server(
         {"type": "http.request", "body": b"a", "more_body": True},

@@ -5,7 +5,7 @@ import math
 import sys
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import ModuleType
 from typing import Any
 
@@ -2277,6 +2277,30 @@ class Ready:
     def end(self) -> None:
         self.over = True
         self.wake()
+
+
+async def test_a_feed_that_comes_when_all_is_over_is_not_begun(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    feed = Ready(b"data: a\n\n")
+    ends: list[Closed] = []
+
+    async def setup() -> Any:
+        with suppress(anyio.get_cancelled_exc_class()):
+            await anyio.sleep_forever()
+        return feed
+
+    app = EventStream(setup, on_close=ends.append)
+    server = Server()
+    async with anyio.create_task_group() as group:
+        group.start_soon(server.call, app)
+        await anyio.sleep(1)
+        server.disconnect()
+
+    # Nobody would detach it.
+    assert feed.wake is None
+    assert ends == [Closed("client", 1, 0, 0, None)]
+    assert caplog.records == []
 
 
 async def test_a_feed_is_sent_with_the_opening_and_then_as_it_wakes() -> None:
