@@ -186,6 +186,7 @@ class Replaced(TypedDict, total=False):
     opening: bytes
     encode: Callable[[Any], bytes] | None
     done: Any
+    codings: tuple[str, ...]
 
 
 _DEFAULT_HEADERS = {

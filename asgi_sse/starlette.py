@@ -438,8 +438,7 @@ class EventSourceResponse(EventStreamResponse):
             raise ValueError(f"shutdown_grace_period must be >= 0 (got {shutdown_grace_period!r})")
         if cleanup_timeout is not None and cleanup_timeout < 0:
             raise ValueError(f"cleanup_timeout must be >= 0 (got {cleanup_timeout!r})")
-        if options:
-            _check(options)
+        self._codings = _check(options) if options else ()
         self.sep = sep or self.DEFAULT_SEPARATOR
         self.body_iterator: AsyncIterable[Content] = (
             content if isinstance(content, AsyncIterable) else _iterate(content)
@@ -505,6 +504,7 @@ class EventSourceResponse(EventStreamResponse):
             **self._options,
             "on_close": self._on_close,
             "done": None,
+            "compress": False,
         }
         options = Options(
             keep_alive=ping if 0 < ping < math.inf else None,
@@ -521,6 +521,8 @@ class EventSourceResponse(EventStreamResponse):
             encode=partial(ensure_bytes, sep=self.sep),
             # It is what an item is here, which the core would write in another way.
             done=self._options.get("done"),
+            # Known already, and to find out takes longer than all the rest.
+            codings=self._codings,
         )
 
     async def head(self, options: Options, send: Send) -> None:
@@ -699,7 +701,10 @@ _CALLED = {
 _FRAMEWORKS_OWN = {"json", "max_body_size", "methods"}
 
 
-def _check(options: CommonOptions) -> None:
+def _check(options: CommonOptions) -> tuple[str, ...]:
+    """
+    Refuse options that make no sense, and return the codings that they ask for.
+    """
     for name in options:
         if name in _CALLED:
             raise TypeError(f"{name} is called {_CALLED[name]} here")
@@ -707,7 +712,7 @@ def _check(options: CommonOptions) -> None:
             raise TypeError(f"{name} is not an option here: the endpoint has the say in it")
     given: CommonOptions = {**options, "done": None}
     encode = partial(ensure_bytes, sep=None)
-    Options(**given).adapted(encode=encode, done=options.get("done"))
+    return Options(**given).adapted(encode=encode, done=options.get("done")).codings
 
 
 # What the engine wants a number for.

@@ -438,6 +438,14 @@ async def test_end_of_an_event_stream() -> None:
     assert again.status == 204
 
 
+def test_codings_are_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    response = EventSourceResponse([], compress=["gzip"])
+    monkeypatch.setattr("asgi_sse._compress.COMPRESSORS", {})
+
+    assert response.make_options({}).codings == ("gzip",)
+    assert EventSourceResponse([]).make_options({}).codings == ()
+
+
 @pytest.mark.parametrize("sep", ["\r\n", "\n", "\r"])
 @pytest.mark.parametrize(
     "done",
