@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote_plus, urlsplit
 from weakref import WeakValueDictionary
 
 from anyio import create_task_group, current_time, sleep
@@ -21,7 +21,7 @@ from ._log import Log
 from ._make import make_event
 from ._merged import Merged
 from ._names import check_name, is_pattern
-from ._subscription import Fanout, OnGap, Overflow, Statistics, Subscription
+from ._subscription import LONGEST_ID, Fanout, OnGap, Overflow, Statistics, Subscription
 
 __all__ = ["Broker", "BrokerChannel"]
 
@@ -32,6 +32,13 @@ _LINGER = 30.0
 
 # How long to wait before an engine that failed is asked again, in seconds: first, at most.
 _BACKOFF = (0.1, 5.0)
+
+# How many seconds the reader may take to come to an event that a client says it has. (The engine
+# had it before the client, but there may be no moment in which all is read.)
+_LONGEST_SEARCH = 5.0
+
+# How long an event ID may be that a client comes back with: as Request.last_event_id reads it.
+_LONGEST_EVENT_ID = 4096
 
 # Which engines know wildcards.
 _WITH_WILDCARDS = {"memory", "nats"}
@@ -147,7 +154,6 @@ class BrokerChannel:
         backend = self._broker._open_backend()
         order = await backend.publish(self.name, _fields(made))
         self._published += 1
-        self._broker._publishing.add(self)
         return backend.write_id(order)
 
     def subscribe(self, last_event_id: str | None = None) -> Subscription:
@@ -282,10 +288,15 @@ class _Fanout(Fanout):
         """
         Find the places of those that could not be found before.
         """
-        unplaced, self.unplaced = self.unplaced, set()
-        self._caught_up = caught_up
-        for subscription in unplaced:
-            subscription.place()
+        now = current_time()
+        for subscription, since in list(self.unplaced.items()):
+            self._caught_up = caught_up or now - since > _LONGEST_SEARCH
+            try:
+                subscription.place()
+            except Exception:
+                # Only this one ends: the reader is there for all of them.
+                logger.exception("on_gap raised")
+                subscription.detach()
             subscription.wake()
         self._caught_up = False
 
@@ -338,10 +349,8 @@ class Broker:
         self._overflow = overflow
         self._on_gap = on_gap
         self._timeout = timeout
-        # What clients ask for may be any name: those go that nobody holds, reads or has
-        # published to.
+        # What clients ask for may be any name: those go that nobody holds or reads.
         self._channels: WeakValueDictionary[str, BrokerChannel] = WeakValueDictionary()
-        self._publishing: set[BrokerChannel] = set()
         self._backend: Backend
         self._tasks: TaskGroup | None = None
 
@@ -382,12 +391,25 @@ class Broker:
             names: The channels.
             last_event_id: The ID of the last event of such a subscription.
 
+        Raises:
+            BrokerError: The broker is not open.
+            ValueError: There is no name, or one that cannot be, or there are so many that an
+                ID might be longer than 4,096 characters, which is all that is read of it
+                when a client comes back: percent-encoded, and each with 43 more.
+
         """
         if not names:
             raise ValueError("names must be at least one (got none)")
         channels = [self.channel(name) for name in dict.fromkeys(names)]
         if len(channels) == 1:
             return channels[0].subscribe(last_event_id)
+        # With "=" and "&".
+        length = sum(len(quote_plus(each.name)) + LONGEST_ID + 2 for each in channels)
+        if length > _LONGEST_EVENT_ID:
+            raise ValueError(
+                f"names must be fewer, or shorter: an event ID has up to {_LONGEST_EVENT_ID} "
+                f"characters (got {len(channels)} names, which may need {length})"
+            )
         return Merged({each.name: each.subscribe for each in channels}, last_event_id)
 
     async def __aenter__(self) -> Self:

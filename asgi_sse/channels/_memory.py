@@ -5,7 +5,7 @@ Channels that are kept in this process, for a broker that needs no engine.
 from __future__ import annotations
 
 import secrets
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from heapq import merge
 from itertools import takewhile
@@ -32,6 +32,8 @@ class MemoryBackend(Backend):
         self._max_age = max_age
         self._epoch = secrets.token_urlsafe(6)
         self._channels: dict[str, _Kept] = {}
+        # Those in which something may age, in the order of their latest events.
+        self._aging: OrderedDict[str, _Kept] = OrderedDict()
         # Of all channels, so that it tells a place in several of them, too.
         self._number = 0
         # From names and patterns to what wakes those who wait for them.
@@ -46,6 +48,10 @@ class MemoryBackend(Backend):
         kept = self._channels.setdefault(name, _Kept())
         kept.entries.append((current_time(), Entry((self._number,), fields)))
         self._trim(kept)
+        if self._max_age is not None:
+            self._aging[name] = kept
+            self._aging.move_to_end(name)
+            self._trim_others()
         self._wake(name)
         for each in [each for each in self._news if is_pattern(each) and matches(each, name)]:
             self._wake(each)
@@ -92,6 +98,18 @@ class MemoryBackend(Backend):
         for kept in found:
             self._trim(kept)
         return found
+
+    def _trim_others(self) -> None:
+        """
+        Let go of what is too old in channels to which nobody publishes any more.
+        """
+        while True:
+            # It comes to an end: the last one has an event that is new.
+            name, kept = next(iter(self._aging.items()))
+            self._trim(kept)
+            if kept.entries:
+                break
+            del self._aging[name]
 
     def _trim(self, kept: _Kept) -> None:
         oldest = -1.0 if self._max_age is None else current_time() - self._max_age

@@ -116,10 +116,11 @@ class Merged:
             return ServerSentEvent(id=urlencode(self._ids))
         for name, part in self._parts.items():
             while (event := part.next_nowait()) is not None:
-                assert event.id is not None
-                self._ids[name] = event.id
-                # Only an ID: it was told already.
-                if event.data is None and event.event is None and event.retry is None:
+                told = self._ids[name]
+                # What a hook gives when something was missed has none.
+                if event.id is not None:
+                    self._ids[name] = event.id
+                if event == ServerSentEvent(id=told):
                     continue
                 return ServerSentEvent(
                     event.data,

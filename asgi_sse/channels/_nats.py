@@ -10,6 +10,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -91,8 +92,10 @@ class NatsBackend(Backend):
         self._client: Any = None
         self._opening = Lock()
         self._trouble: Exception | None = None
-        # What is asked at the moment: it is given up when the connection is lost.
-        self._talks: set[CancelScope] = set()
+        self._closed = False
+        # What is asked at the moment, and of which client: it is given up when that has lost
+        # its connection.
+        self._talks: dict[CancelScope, Any] = {}
         self._incarnation = 0
         # From the names of channels that are read to where.
         self._places: dict[str, _Place] = {}
@@ -105,8 +108,8 @@ class NatsBackend(Backend):
         data = fields.get("data", "").encode()
         # As they are written: "NATS/1.0", then each on a line, then an empty one.
         size = 12 + sum(len(key) + len(text) + 4 for key, text in headers.items()) + len(data)
-        async with self._talk():
-            client = await self._connect()
+        async with self._talk() as talk:
+            client = await self._connect(talk)
             if size > client.max_payload:
                 raise BrokerError(f"NATS: max_payload is {client.max_payload} bytes (got {size})")
             try:
@@ -118,8 +121,8 @@ class NatsBackend(Backend):
         return self._incarnation, answer["seq"]
 
     async def read(self, name: str, after: Order | None) -> AsyncGenerator[Batch, None]:
-        async with self._talk():
-            client = await self._connect()
+        async with self._talk() as talk:
+            client = await self._connect(talk)
             stream = await self._look()
             resumed = after is not None and await self._still_has(stream, after, name)
             if not resumed:
@@ -301,13 +304,16 @@ class NatsBackend(Backend):
 
     # The connection.
 
-    async def _connect(self) -> Any:
+    async def _connect(self, talk: CancelScope) -> Any:
         """
         Return the client; a new one, if there is none that is connected.
         """
+        self._talks[talk] = None
         async with self._opening:
             if self._client is not None and not self._client.is_closed:
+                self._talks[talk] = self._client
                 return self._client
+            self._check_open()
             self._trouble = None
             client: Any = Client()
             try:
@@ -325,9 +331,11 @@ class NatsBackend(Backend):
                     ping_interval=self._timeout,
                     max_outstanding_pings=2,
                     error_cb=self._note,
-                    closed_cb=self._give_up,
+                    closed_cb=partial(self._give_up, client),
                 )
-                self._client = client
+                # Who closed it meanwhile did not know of this client.
+                self._check_open()
+                self._client = self._talks[talk] = client
                 await self._look()
             except BaseException as exc:
                 with move_on_after(1, shield=True):
@@ -341,9 +349,15 @@ class NatsBackend(Backend):
     async def _note(self, trouble: Exception) -> None:
         self._trouble = trouble
 
-    async def _give_up(self) -> None:
-        for scope in self._talks:
-            scope.cancel()
+    async def _give_up(self, client: Any) -> None:
+        # It may be told so late that others talk to the next client already.
+        for scope, used in self._talks.items():
+            if used is client:
+                scope.cancel()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BrokerError("NATS: the broker is closed")
 
     async def _ask(self, what: str, **body: Any) -> Any:
         return await self._request(f"$JS.API.{what}", json.dumps(body).encode())
@@ -358,15 +372,15 @@ class NatsBackend(Backend):
         return answer
 
     @asynccontextmanager
-    async def _talk(self, patience: float = 0.0) -> AsyncIterator[None]:
+    async def _talk(self, patience: float = 0.0) -> AsyncIterator[CancelScope]:
         seconds = self._timeout + patience
         try:
             with fail_after(seconds) as scope:
-                self._talks.add(scope)
+                self._talks[scope] = self._client
                 try:
-                    yield
+                    yield scope
                 finally:
-                    self._talks.discard(scope)
+                    del self._talks[scope]
         except NoRespondersError as exc:
             raise BrokerError("NATS: nobody answers. Is JetStream enabled?") from exc
         except (NatsError, OSError, TimeoutError) as exc:
@@ -382,6 +396,7 @@ class NatsBackend(Backend):
         return (int(found[1]), int(found[2])) if found else None
 
     async def aclose(self) -> None:
+        self._closed = True
         if self._client is not None:
             with move_on_after(self._timeout, shield=True):
                 await self._client.close()

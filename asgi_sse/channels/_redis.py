@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from anyio import fail_after, get_cancelled_exc_class
+from anyio import current_time, fail_after, get_cancelled_exc_class
 
 try:
     import redis.asyncio as aioredis
@@ -82,27 +82,35 @@ class RedisBackend(Backend):
 
     async def read(self, name: str, after: Order | None) -> AsyncGenerator[Batch, None]:
         key = self._prefix + name
+        asked = current_time()
         async with self._talk(self._timeout):
             if after is None:
                 first, _ = await self._load(key)
             else:
                 first = await self._resume(key, after)
         yield first
-        last = first.entries[-1].order if first.entries else after or first.missing or (0, 0)
+        # After a loss from its place on: what comes may have lower IDs than what was lost.
+        last = first.entries[-1].order if first.entries else first.missing or after or (0, 0)
         while True:
+            since, asked = asked, current_time()
             async with self._talk(self._timeout + _PATIENCE):
-                batch = await self._follow(key, last)
+                batch = await self._follow(key, last, since)
             if batch.entries:
                 last = batch.entries[-1].order
             yield batch
 
-    async def _follow(self, key: str, last: Order) -> Batch:
+    async def _follow(self, key: str, last: Order, since: float) -> Batch:
         answer = await self._client.xread(
             {key: self.write_id(last)}, count=_BATCH, block=int(_PATIENCE * 1000)
         )
         entries = _entries(answer[0][1]) if answer else []
-        # Fewer than it keeps: then it has let go of none that were not read.
-        if len(entries) < min(_BATCH, self._history) or await self._has(key, last):
+        # Fewer than it keeps: then it has let go of none that were not read,
+        few = len(entries) < min(_BATCH, self._history)
+        # unless they have become too old since it was asked before. (Twice it may have waited.)
+        late = self._max_age is not None and current_time() - since >= max(
+            self._max_age, 3 * _PATIENCE
+        )
+        if not entries or (few and not late) or await self._has(key, last):
             return Batch(entries)
         return Batch(entries, _just_before(entries[0]))
 

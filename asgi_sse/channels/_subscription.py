@@ -8,16 +8,31 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Self
+from urllib.parse import quote_plus
+
+from anyio import current_time
 
 from .._event import ServerSentEvent
 from .._runtime import Signal, current_runtime
 from ._log import CompactLog, Log
 from ._make import without_id
 
-__all__ = ["EARLIEST", "Fanout", "Gap", "OnGap", "Overflow", "Statistics", "Subscription"]
+__all__ = [
+    "EARLIEST",
+    "LONGEST_ID",
+    "Fanout",
+    "Gap",
+    "OnGap",
+    "Overflow",
+    "Statistics",
+    "Subscription",
+]
 
 #: Where a client begins that wants all that is kept.
 EARLIEST = "earliest"
+
+#: How many characters the ID of an engine has at most: two numbers of 64 bits.
+LONGEST_ID = 41
 
 # What one send takes of a backlog, in bytes: enough to cost nothing, and little enough to be
 # held for a moment by each of a thousand slow clients.
@@ -59,7 +74,8 @@ class Statistics:
         position: How many events this channel has had so far.
         oldest: The position before the oldest event that is kept.
         largest_lag: How many events the slowest subscriber has still to take.
-        published: How many events were published here.
+        published: How many events were published here. (A broker forgets it with a channel
+            that nobody holds or reads.)
         dropped: How many events subscribers have missed, and were told so.
         closed_for_lag: How many subscriptions were closed, because they fell behind.
         skipped: How many entries of the engine could not be read as events.
@@ -109,8 +125,8 @@ class Fanout:
         self.log = (CompactLog if overflow == "latest" else Log)(history, max_age)
         self.closed = False
         self.waiting: set[Subscription] = set()
-        # Those whose place is not known yet.
-        self.unplaced: set[Subscription] = set()
+        # Those whose place is not known yet, and since when they wait for it.
+        self.unplaced: dict[Subscription, float] = {}
         # Weakly: a subscription that was forgotten without being closed is no more.
         self.subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
         self.dropped = 0
@@ -185,6 +201,7 @@ class Subscription:
         "__weakref__",
         "_fanout",
         "_first",
+        "_missed",
         "_signal",
         "ending",
         "over",
@@ -201,6 +218,8 @@ class Subscription:
         self._signal: Signal | None = None
         self.wake = _do_nothing
         self._first: list[ServerSentEvent] = []
+        # After which event it has missed some, until that is told.
+        self._missed: str | None = None
         #: After which event to begin, until that place is found.
         self.requested: str | None = last_event_id or ""
         self.over = False
@@ -219,17 +238,18 @@ class Subscription:
         fanout = self._fanout
         assert requested is not None
         if not fanout.is_known(requested):
-            fanout.unplaced.add(self)
+            fanout.unplaced.setdefault(self, current_time())
             return
         log = fanout.log
         found = log.find(requested) if requested else log.end
         if requested and found is None and requested != EARLIEST:
-            self._first = fanout.first_events(requested)
+            self._miss(requested)
         elif not requested or requested == EARLIEST:
             found = log.start if found is None else found
             self._first = [ServerSentEvent(id=log.id_at(found))]
         self.position = log.start if found is None else found
         self.requested = None
+        fanout.unplaced.pop(self, None)
 
     def attach(self, wake: Callable[[], None]) -> None:
         self.wake = wake
@@ -246,6 +266,7 @@ class Subscription:
             blocks = b"".join(event.encode() for event in self._first) + blocks
             count += sum(event.data is not None for event in self._first)
             self._first = []
+            self._missed = None
         if not blocks:
             if self.ending:
                 self.over = True
@@ -261,7 +282,7 @@ class Subscription:
         self.over = True
         waits = self in fanout.waiting or self in fanout.unplaced
         fanout.waiting.discard(self)
-        fanout.unplaced.discard(self)
+        fanout.unplaced.pop(self, None)
         if waits:
             # Whoever waits for the next event sees that there is none.
             self.wake()
@@ -313,7 +334,8 @@ class Subscription:
         """
         Return the ID by which a client could come back to where it is.
         """
-        return self._fanout.log.id_at(self.position)
+        # Coming back with another, it would never be told.
+        return self._fanout.log.id_at(self.position) if self._missed is None else self._missed
 
     def wait_for_more(self) -> None:
         """
@@ -329,7 +351,10 @@ class Subscription:
         if not self.is_ready():
             return None
         if self._first:
-            return self._first.pop(0)
+            event = self._first.pop(0)
+            if not self._first:
+                self._missed = None
+            return event
         for position, event in self._fanout.log.events(self.position):
             self.position = position
             return event
@@ -359,8 +384,14 @@ class Subscription:
             self.detach()
         else:
             fanout.dropped += log.start - self.position
-            self._first = fanout.first_events(log.id_at(self.position))
+            self._miss(log.id_at(self.position))
             self.position = log.start
+
+    def _miss(self, requested: str) -> None:
+        self._first = self._fanout.first_events(requested)
+        # Of one that no engine could have made it is enough that nobody knows it.
+        fits = requested.isascii() and len(quote_plus(requested)) <= LONGEST_ID
+        self._missed = requested if fits else "?"
 
 
 def _as_items(given: Any) -> Iterable[Any]:

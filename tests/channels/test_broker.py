@@ -3,6 +3,7 @@ Channels that an engine keeps.
 """
 
 import gc
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -253,8 +254,7 @@ async def test_channels_that_nobody_holds_are_forgotten() -> None:
         await anyio.sleep(60)
         gc.collect()
 
-        assert list(broker._channels) == ["real"]
-        assert broker.channel("real").statistics().published == 1
+        assert list(broker._channels) == []
         assert isinstance(broker._backend, MemoryBackend)
         assert list(broker._backend._channels) == ["real"]
         assert not broker._backend._news
@@ -326,3 +326,115 @@ async def test_an_open_broker_is_not_opened_again() -> None:
             await broker.__aenter__()
 
         assert await broker.publish("news", "1")
+
+
+async def kinds(events: AsyncIterator[ServerSentEvent], count: int) -> list[str | None]:
+    with anyio.fail_after(60):
+        return [(await anext(events)).event for _ in range(count)]
+
+
+async def test_what_was_missed_in_several_channels_is_told_after_each_loss_until_it_was() -> None:
+    async with Broker("memory://") as broker:
+        for name in ("a", "b"):
+            await broker.publish(name, "x")
+        subscription = broker.subscribe("a", "b", last_event_id="nonsense")
+        ids = [(await anext(subscription)).id for _ in range(2)]
+
+        # The connection was lost before any reset, then after that of "a".
+        again = broker.subscribe("a", "b", last_event_id=ids[0])
+        assert await kinds(again, 5) == [None, "reset", None, "reset", None]
+        again = broker.subscribe("a", "b", last_event_id=ids[1])
+        assert await kinds(again, 4) == [None, None, "reset", None]
+
+
+async def test_a_long_id_that_nobody_knows_makes_no_long_id_of_several_channels() -> None:
+    async with Broker("memory://") as broker:
+        subscription = broker.subscribe("a", "b", last_event_id="\x7f" * 4000)
+
+        assert (await anext(subscription)).id == "a=%3F&b=%3F"
+        assert await kinds(subscription, 2) == ["reset", "reset"]
+
+
+async def test_what_was_missed_counts_as_told_when_a_response_has_taken_it() -> None:
+    async with Broker("memory://") as broker:
+        subscription = broker.channel("a").subscribe("nonsense")
+        await anyio.sleep(1)
+        assert subscription.is_ready()
+        assert subscription.event_id() == "nonsense"
+        subscription.take()
+
+        assert subscription.event_id() != "nonsense"
+
+
+async def test_a_snapshot_is_given_in_several_channels() -> None:
+    async with Broker("memory://", on_gap=lambda gap: ["snapshot"]) as broker:
+        subscription = broker.subscribe("a", "b", last_event_id="nonsense")
+        events = [await anext(subscription) for _ in range(5)]
+
+        assert [event.data for event in events] == [None, "snapshot", None, "snapshot", None]
+        # Only after a whole snapshot it counts as seen.
+        assert [str(event.id).count("nonsense") for event in events] == [2, 2, 1, 1, 0]
+
+
+async def test_a_hook_that_raises_ends_its_subscription_only(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def hook(gap: Any) -> list[str]:
+        if gap.requested.startswith("bad"):
+            raise RuntimeError("no snapshot")
+        return ["snapshot"]
+
+    async with Broker("memory://", on_gap=hook) as broker:
+        names = ["bad", "good"] * 5
+        requested = [f"{name} {number}" for number, name in enumerate(names)]
+        subscriptions = [broker.subscribe("a", last_event_id=each) for each in requested]
+        got: list[str | None] = []
+        for name, subscription in zip(names, subscriptions, strict=True):
+            with anyio.fail_after(5):
+                if name == "bad":
+                    assert [event async for event in subscription] == []
+                else:
+                    got.append((await anext(subscription)).data)
+
+        assert got == ["snapshot"] * 5
+        assert broker.channel("a").statistics().subscribers == 5
+    assert caplog.text.count("RuntimeError: no snapshot") == 5
+
+
+async def test_an_id_ahead_is_decided_although_there_is_always_more_to_read() -> None:
+    async def publish() -> None:
+        while True:
+            await broker.publish("a", "x")
+            await anyio.sleep(0.5)
+
+    async with Broker("memory://") as broker, anyio.create_task_group() as tasks:
+        last = await broker.publish("a", "x")
+        tasks.start_soon(publish)
+        start = anyio.current_time()
+        ahead = last.rpartition("-")[0] + "-1000000"
+
+        assert await kinds(broker.subscribe("a", last_event_id=ahead), 1) == ["reset"]
+        assert 5 <= anyio.current_time() - start < 7
+        tasks.cancel_scope.cancel()
+
+
+async def test_no_more_channels_than_a_client_can_come_back_to() -> None:
+    async with Broker("memory://") as broker:
+        # 4 characters, and 41 for the ID, "=" and "&".
+        fit = [f"{number:04}" for number in range(4096 // 47)]
+        await broker.subscribe(*fit).aclose()
+        with pytest.raises(ValueError, match=r"fewer, or shorter.* \(got 88 names, .* 4136\)"):
+            broker.subscribe(*fit, "last")
+        # One has the IDs of the engine, whatever its name is.
+        await broker.subscribe("%" * 1024, "%" * 1024).aclose()
+
+
+async def test_what_is_too_old_goes_from_memory_although_nobody_publishes_there() -> None:
+    backend = MemoryBackend(10, 60)
+    for number in range(100):
+        await backend.publish(f"user.{number}", {})
+        await anyio.sleep(1)
+    await backend.publish("user.99", {})
+    kept = [len(channel.entries) for channel in backend._channels.values()]
+
+    assert kept == [0] * 41 + [1] * 58 + [2]

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
 
-import anyio
+import anyio.lowlevel
 import nats
 import pytest
 
@@ -662,3 +662,100 @@ async def test_a_quiet_channel_of_a_busy_stream_is_found(server: Nats) -> None:
 async def test_a_prefix_for_nats_has_something_to_call_the_stream() -> None:
     with pytest.raises(ValueError, match="prefix must have a letter or a digit"):
         await Broker("nats://", prefix=":").__aenter__()
+
+
+class FakeClient:
+    """
+    It connects when it is told to, and says that it was closed when the test does.
+    """
+
+    max_payload = 1_000_000
+
+    def __init__(self) -> None:
+        self.is_closed = False
+        self.connects = anyio.Event()
+        self.closed_cb: Any = None
+
+    async def connect(self, _: list[str], *, closed_cb: Any, **options: Any) -> None:
+        self.closed_cb = closed_cb
+        await self.connects.wait()
+
+    async def request(self, *_: Any, **options: Any) -> Any:
+        await anyio.lowlevel.checkpoint()
+        return SimpleNamespace(data=b'{"seq": 1}')
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.fixture
+def clients(monkeypatch: pytest.MonkeyPatch) -> list[FakeClient]:
+    made: list[FakeClient] = []
+
+    def make() -> FakeClient:
+        made.append(FakeClient())
+        return made[-1]
+
+    async def look(_: NatsBackend) -> None:
+        pass
+
+    monkeypatch.setattr("asgi_sse.channels._nats.Client", make)
+    monkeypatch.setattr(NatsBackend, "_look", look)
+    return made
+
+
+@on_asyncio
+async def test_a_client_that_connects_after_the_end_is_closed(clients: list[FakeClient]) -> None:
+    backend = NatsBackend("nats://", 10, None, "x", 5)
+    errors: list[str] = []
+
+    async def publish() -> None:
+        with pytest.raises(BrokerError) as caught:
+            await backend.publish("news", {})
+        errors.append(str(caught.value))
+
+    async with anyio.create_task_group() as tasks:
+        # The second waits for the first, and is not to connect by itself.
+        tasks.start_soon(publish)
+        tasks.start_soon(publish)
+        await anyio.wait_all_tasks_blocked()
+        await backend.aclose()
+        clients[0].connects.set()
+
+    assert errors == ["NATS: the broker is closed"] * 2
+    assert [client.is_closed for client in clients] == [True]
+
+
+@on_asyncio
+async def test_a_client_that_says_late_that_it_was_closed_leaves_the_next_alone(
+    clients: list[FakeClient],
+) -> None:
+    backend = NatsBackend("nats://", 10, None, "x", 5)
+    ended: list[str] = []
+
+    async def publish(name: str) -> None:
+        await backend.publish(name, {})
+        ended.append(name)
+
+    async def wait() -> None:
+        with pytest.raises(BrokerError, match="the connection was lost"):
+            async with backend._talk():
+                await anyio.sleep(60)
+        ended.append("talk to the first")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(publish, "first")
+        await anyio.wait_all_tasks_blocked()
+        clients[0].connects.set()
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        await clients[0].close()
+        tasks.start_soon(publish, "second")
+        await anyio.wait_all_tasks_blocked()
+        await clients[0].closed_cb()
+        await anyio.wait_all_tasks_blocked()
+        assert ended == ["first", "talk to the first"]
+        clients[1].connects.set()
+
+    assert ended == ["first", "talk to the first", "second"]

@@ -5,6 +5,7 @@ Channels in Redis.
 import re
 import shlex
 import shutil
+import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -398,3 +399,51 @@ async def test_a_client_is_told_what_was_lost_while_nobody_read(forgetful: Redis
         kind, _ = await next_event(subscription)
         assert kind == "reset"
         assert await next_event(subscription) == (None, "kept")
+
+
+@pytest.mark.real_time
+@on_asyncio
+async def test_what_comes_after_a_loss_may_have_lower_ids(forgetful: Redis) -> None:
+    async with Broker(forgetful.url, overflow="skip") as broker:
+        subscription = broker.subscribe("news")
+        assert isinstance(subscription, Subscription)
+        await anext(subscription)
+        await broker.publish("news", "lost")
+        assert await next_event(subscription) == (None, "lost")
+        forgetful.kill()
+        forgetful.start()
+        kind, _ = await next_event(subscription)
+        assert kind == "reset"
+        # By a clock that is behind.
+        command(forgetful, "XADD", "asgi_sse:news", "1-1", "data", "kept")
+
+        assert await next_event(subscription) == (None, "kept")
+
+
+@pytest.mark.real_time
+@on_asyncio
+async def test_what_became_too_old_while_the_process_was_blocked_is_told(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asgi_sse.channels._redis._PATIENCE", 0.05)
+
+    def block() -> None:
+        # The reader asks already, and gets the first.
+        for item in ("read", "lost"):
+            command(redis, "XADD", "asgi_sse:news", "*", "data", item)
+        time.sleep(0.4)
+        command(redis, "XTRIM", "asgi_sse:news", "MAXLEN", "0")
+        command(redis, "XADD", "asgi_sse:news", "*", "data", "kept")
+
+    async with Broker(redis.url, max_age=0.3, overflow="skip") as broker:
+        subscription = broker.subscribe("news")
+        assert isinstance(subscription, Subscription)
+        await anext(subscription)
+        await anyio.sleep(0.2)
+        block()
+        got = [await next_event(subscription)]
+        while got[-1][1] != "kept":
+            got.append(await next_event(subscription))
+
+    # In doubt, so it may be before the first.
+    assert got[-2][0] == "reset"
