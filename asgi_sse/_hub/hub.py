@@ -127,9 +127,12 @@ class Hub:
 
     def _subscribe(self, request: Request) -> Any:
         names = request.query.get_all("channel") or self._channels
-        return self._broker.subscribe(
-            *map(self._known, names), last_event_id=request.last_event_id
-        )
+        known = [*map(self._known, names)]
+        try:
+            return self._broker.subscribe(*known, last_event_id=request.last_event_id)
+        except ValueError as error:
+            # They are too many for one event ID.
+            raise Refused(400, f"{error}.\n") from error
 
     def _known(self, name: str) -> str:
         if name not in self._channels:

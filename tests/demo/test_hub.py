@@ -114,6 +114,15 @@ async def test_a_wildcard_means_every_channel_like_it() -> None:
         assert [answer.status for answer in refused] == [400, 404, 404, 400]
 
 
+async def test_more_channels_than_an_event_id_can_tell_are_refused() -> None:
+    async with opened("news.*") as hub:
+        query = "&".join(f"channel=news.{number}" for number in range(100))
+        answer = await hub.ask(f"/events?{query}", method="GET")
+
+        assert answer.status == 400
+        assert "names must be fewer, or shorter" in answer.text
+
+
 @pytest.mark.parametrize("options", [{"query": {"event": "x"}}, {"headers": {"Event-Type": "x"}}])
 async def test_event_type_is_a_parameter_or_a_header(options: Any) -> None:
     async with opened("news") as hub, hub.subscribe() as stream:
