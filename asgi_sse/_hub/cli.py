@@ -21,6 +21,7 @@ __all__ = ["main"]
 
 _PROG = "python -m asgi_sse channel"
 _TOKEN = "ASGI_SSE_TOKEN"
+_BROKER = "ASGI_SSE_BROKER"
 
 _PATHS = """\
 GET /events               subscribes to every NAME
@@ -57,10 +58,14 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     options = read_options(parser, args)
     token = os.environ.get(_TOKEN) if args.token is None else args.token
-    if token is not None and not (token.isascii() and token.isprintable() and token.strip(" ")):
+    if token is not None and not (token.isascii() and token.isprintable() and token):
         parser.error("--token must be printable ASCII, and not empty")
+    # Those of what a publisher shows are no part of it.
+    if token is not None and token != token.strip(" "):
+        parser.error("--token must not begin or end with a space")
+    url = os.environ.get(_BROKER, "memory://") if args.broker is None else args.broker
     try:
-        broker = Broker(args.broker, history=args.history, max_age=args.max_age)
+        broker = Broker(url, history=args.history, max_age=args.max_age)
         hub = Hub(broker, args.names, Door(token), **options)
     except ValueError as error:
         parser.error(str(error))
@@ -97,7 +102,12 @@ def _make_parser() -> ArgumentParser:
     )
     add = parser.add_argument
     add("names", nargs="+", metavar="NAME", help="a channel, or several by a wildcard")
-    add("--broker", metavar="URL", default="memory://", help="the engine; default: %(default)s")
+    add(
+        "--broker",
+        metavar="URL",
+        help=f"the engine; with a password better in the environment variable {_BROKER}, which "
+        "others on this machine do not see; default: memory://",
+    )
     add(
         "--token",
         metavar="TOKEN",

@@ -12,18 +12,40 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Self
+from typing import Any, ParamSpec, Self
 
 import anyio
 import pytest
 
 from asgi_sse.channels import Broker, BrokerError
 
-on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+# No test takes so long, even on a busy machine. Without it, a test whose event is lost would
+# wait for ever.
+_PATIENCE = 120
+_P = ParamSpec("_P")
+_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+
+
+def on_asyncio(
+    test: Callable[_P, Coroutine[Any, Any, None]],
+) -> Callable[_P, Coroutine[Any, Any, None]]:
+    """
+    Run a test on asyncio only, and not for ever.
+    """
+
+    @wraps(test)
+    async def bounded(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        with anyio.fail_after(_PATIENCE):
+            await test(*args, **kwargs)
+
+    # It marks what it is given; what it returns has no type.
+    _asyncio(bounded)
+    return bounded
 
 
 class Engine(ABC):

@@ -199,7 +199,8 @@ async def test_a_long_batch_is_no_gap_in_nats(server: Nats) -> None:
 @pytest.mark.real_time
 @on_asyncio
 async def test_messages_in_nats_age(server: Nats) -> None:
-    async with Broker(server.url, max_age=0.3) as broker:
+    # Long enough to receive what is written to the disk first.
+    async with Broker(server.url, max_age=3) as broker:
         first = await broker.publish("news", "1")
         await broker.publish("news", "2")
         with anyio.fail_after(10):
@@ -279,7 +280,7 @@ async def test_a_full_nats_is_told_to_the_publisher(server: Nats) -> None:
 @on_asyncio
 async def test_a_nats_that_does_not_answer_is_told_to_the_publisher(server: Nats) -> None:
     async with Broker(server.url, timeout=1) as broker:
-        await broker.publish("news", "x")
+        await publish_at_last(broker, "x")
         server.pause()
         with pytest.raises(BrokerError, match=r"NATS: .*(no answer within 1 s|timeout)"):
             await broker.publish("news", "x")
@@ -295,7 +296,7 @@ async def test_a_nats_that_does_not_answer_is_told_to_the_publisher(server: Nats
 @pytest.mark.real_time
 @on_asyncio
 async def test_a_connection_that_answers_no_more_is_given_up(server: Nats) -> None:
-    async with Broker(server.url, timeout=0.3) as broker:
+    async with Broker(server.url, timeout=1) as broker:
         await publish_at_last(broker, "1")
         backend = broker._backend
         assert isinstance(backend, NatsBackend)
@@ -461,7 +462,8 @@ async def test_what_nats_let_go_of_by_size_is_told(server: Nats) -> None:
 @pytest.mark.real_time
 @on_asyncio
 async def test_what_became_too_old_in_nats_while_nobody_read_is_told(server: Nats) -> None:
-    async with Reading(server, max_age=0.5) as reader:
+    # Long enough to read what is written to the disk first.
+    async with Reading(server, max_age=2) as reader:
 
         async def wait_until_empty() -> None:
             with anyio.fail_after(10):
@@ -479,13 +481,13 @@ async def test_what_became_too_old_in_nats_while_nobody_read_is_told(server: Nat
         place = reader.backend._places["news"]
         await reader.leave()
         await wait_until_empty()
-        place.seen = anyio.current_time() - 1
+        place.seen = anyio.current_time() - 3
         # It was the last.
         assert await reader.read() == ("", False)
         await reader.leave()
         await reader.publish("lost")
         await wait_until_empty()
-        place.seen = anyio.current_time() - 1
+        place.seen = anyio.current_time() - 3
         assert (await reader.read())[1]
         await reader.publish("b")
         assert await reader.read() == ("b", False)

@@ -116,11 +116,40 @@ async def test_a_wildcard_means_every_channel_like_it() -> None:
 
 async def test_more_channels_than_an_event_id_can_tell_are_refused() -> None:
     async with opened("news.*") as hub:
-        query = "&".join(f"channel=news.{number}" for number in range(100))
+        query = "&".join(f"channel=news.{number:0200}" for number in range(50))
         answer = await hub.ask(f"/events?{query}", method="GET")
 
         assert answer.status == 400
         assert "names must be fewer, or shorter" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("channel", "status"),
+    [("news.*", 200), ("news.>", 404), (">", 404), ("*.*", 404), ("news.sports", 200)],
+)
+async def test_a_wildcard_of_a_client_means_no_more_than_that_of_the_hub(
+    channel: str, status: int
+) -> None:
+    async with opened("news.*") as hub, hub.subscribe(f"?channel={channel}") as stream:
+        assert stream.status == status
+
+
+@pytest.mark.parametrize(("count", "status"), [(50, 200), (51, 400)])
+async def test_a_request_may_ask_for_so_many_channels(count: int, status: int) -> None:
+    query = "&".join(f"channel=news.{number}" for number in range(count))
+    broker = Broker("memory://")
+    async with opened("news.*", broker=broker) as hub, hub.subscribe(f"?{query}") as stream:
+        assert stream.status == status
+        if status == 400:
+            await stream.read()
+            assert stream.body == b"One request may ask for 50 channels at most (got 51).\n"
+
+
+async def test_a_hub_may_have_more_channels_than_a_request_may_ask_for() -> None:
+    async with opened(*map(str, range(51))) as hub, hub.subscribe() as stream:
+        await hub.publish("50", "x")
+
+        assert (await stream.next_event()).data == "x"
 
 
 @pytest.mark.parametrize("options", [{"query": {"event": "x"}}, {"headers": {"Event-Type": "x"}}])

@@ -25,6 +25,9 @@ from program import PATIENCE, start
         (["a", "--max-age", "0"], "max_age must be more than 0 seconds, or None (got 0.0)"),
         (["a", "--token", ""], "--token must be printable ASCII, and not empty"),
         (["a", "--token", "\xe9"], "--token must be printable ASCII, and not empty"),
+        (["a", "--token", " "], "--token must not begin or end with a space"),
+        (["a", "--token", "s3cret "], "--token must not begin or end with a space"),
+        (["a", "--token", " s3cret"], "--token must not begin or end with a space"),
         (["a", "--retry", "-1"], "retry must be"),
         (["a", "--certfile", "x"], "--certfile and --keyfile go together"),
     ],
@@ -86,7 +89,9 @@ def test_it_is_subscribed_to_published_in_and_stopped(worker_class: str) -> None
             f"to publish: POST {url}publish/NAME). Ctrl-C stops.\n"
         )
         with events(url) as stream:
-            answer = httpx.post(f"{url}publish/news?event=headline", content="hello")
+            answer = httpx.post(
+                f"{url}publish/news?event=headline", content="hello", timeout=PATIENCE
+            )
             event = next(stream)
 
             assert (event.event, event.data) == ("headline", "hello")
@@ -96,7 +101,8 @@ def test_it_is_subscribed_to_published_in_and_stopped(worker_class: str) -> None
 
 def test_a_large_upload_is_answered() -> None:
     with start("channel", "news") as program:
-        answer = httpx.post(f"{program.url}publish/news", content=b"x" * 20_000_000)
+        url = f"{program.url}publish/news"
+        answer = httpx.post(url, content=b"x" * 20_000_000, timeout=PATIENCE)
 
         assert answer.status_code == 413
         assert program.end(signal.SIGTERM) == (0, "")
@@ -105,9 +111,25 @@ def test_a_large_upload_is_answered() -> None:
 def test_the_token_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASGI_SSE_TOKEN", "s3cret")
     with start("channel", "news", "--bind", "0.0.0.0:0") as program:
+        url = f"{program.url}publish/news"
         statuses = [
-            httpx.post(f"{program.url}publish/news", content="x", headers=headers).status_code
+            httpx.post(url, content="x", headers=headers, timeout=PATIENCE).status_code
             for headers in ({}, {"authorization": "Bearer s3cret"})
         ]
 
     assert statuses == [401, 201]
+
+
+def test_the_broker_is_read_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ASGI_SSE_BROKER", "mine://:s3cret@localhost")
+    with pytest.raises(SystemExit):
+        main(["news"])
+    err = capsys.readouterr().err
+    assert "(got mine://...)" in err
+    assert "s3cret" not in err
+    # The command line is nearer.
+    with pytest.raises(SystemExit):
+        main(["news", "--broker", "other://"])
+    assert "(got other://...)" in capsys.readouterr().err

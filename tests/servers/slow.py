@@ -137,7 +137,9 @@ class Crowd:
         received = b""
         # Until it has its place: the ID alone.
         while b"\n\nid: " not in received or not received.endswith(b"\n\n"):
-            received += client.recv(4096)
+            part = client.recv(4096)
+            assert part, received
+            received += part
         return Client(client, bytearray())
 
     def ask(self, path: str, method: str = "GET") -> bytes:
