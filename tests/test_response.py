@@ -1334,6 +1334,27 @@ async def test_a_source_that_yields_after_it_was_cancelled_is_closed() -> None:
     assert stream.error is None
 
 
+async def test_a_client_that_leaves_does_not_cancel_a_source_that_is_closing_again() -> None:
+    trace: list[str] = []
+
+    async def closing(request: Request) -> AsyncIterator[str]:
+        try:
+            yield "a"
+            request.close()
+            await anyio.sleep_forever()
+        finally:
+            await anyio.sleep(2)
+            trace.append("cleaned up")
+
+    async with connect(EventStream(closing, cleanup_timeout=5)) as stream:
+        await anyio.sleep(1)
+        stream.disconnect()
+        await stream.wait_closed()
+
+        assert anyio.current_time() == 2
+    assert trace == ["cleaned up"]
+
+
 async def test_a_source_that_yields_after_it_was_closed_is_cut_after_a_while() -> None:
     trace: list[str] = []
 
