@@ -7,7 +7,8 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import nullcontext
 from time import monotonic
 from typing import Any
 
@@ -54,7 +55,9 @@ class Pump:
         "_wake",
         "buffer",
         "cancelled_at",
+        "fed",
         "feed",
+        "full",
         "in_flight",
         "opened",
         "room",
@@ -77,38 +80,57 @@ class Pump:
         self._limit = options.buffer_size
         #: Encoded items that nobody has taken yet.
         self.buffer: list[bytes] = []
-        #: Notify it when something has been taken; the source's task alone waits for it.
+        #: Notify it when something was taken while :attr:`full`; the source's task alone
+        #: waits for it.
         self.room = runtime.signal()
+        #: Whether the source waits for room.
+        self.full = False
         #: How many bytes have been taken, but are not sent yet.
         self.in_flight = 0
         #: What gives blocks without this task, if the source is such a thing.
         self.feed: Feed | None = None
+        #: Whether that may have something.
+        self.fed = False
         #: Whether the setup phase is done, and the response may start.
         self.opened = False
         #: When the source was cancelled, by the event loop's time.
         self.cancelled_at: float | None = None
 
-    async def run(self, request: Request) -> None:
+    async def run(
+        self, request: Request, ended: Callable[[BaseException | None], Awaitable[None]]
+    ) -> None:
         """
         Set the source up, keep what it yields as bytes, and close it.
 
-        Raises:
-            BaseException: What the source raised, as it is.
+        Args:
+            request: For the setup phase.
+            ended: Awaited last, with what the source has raised, if it has.
 
         """
-        source = self._source
-        result = await source.call(request)
-        if is_feed(result):
-            if self._limit < 0:
-                return  # Nothing is wanted any more, and nobody would detach it.
-            result.attach(self._wake)
-            self.feed = result
-            self.opened = True
-        elif is_context_manager(result):
-            async with result as iterable:
-                await self._pump(source.iterate(iterable, self._runtime.threads))
-        else:
-            await self._pump(source.iterate(result, self._runtime.threads))
+        error: BaseException | None = None
+        try:
+            result = await self._source.call(request)
+            if is_feed(result):
+                self._attach(result)
+            else:
+                # Here, not in a function of its own: each wake-up of the source passes every
+                # coroutine that it runs in.
+                async with result if is_context_manager(result) else nullcontext(result) as given:
+                    iterator = self._source.iterate(given, self._runtime.threads)
+                    self._begin()
+                    items = iterator
+                    try:
+                        while (cancellation := await self._fill(items)) is not None:
+                            items = await _throw(cancellation, iterator)
+                    finally:
+                        await self._close(iterator)
+        except BaseException as exc:  # noqa: BLE001 - whoever awaits the end raises it
+            error = exc
+        try:
+            await ended(error)
+        finally:
+            # Its traceback holds this frame.
+            del error
 
     def refuse(self) -> None:
         """
@@ -134,38 +156,35 @@ class Pump:
             self.feed.detach()
         self.room.notify()
 
-    async def _pump(self, iterator: AsyncIterator[Any]) -> None:
-        """
-        Put what the source yields into the buffer, as bytes.
-        """
+    def _attach(self, feed: Feed) -> None:
+        # If nothing is wanted any more, nobody would detach it.
+        if self._limit >= 0:
+            self.feed = feed
+            self.fed = True
+            feed.attach(self._wake_for_feed)
+            self.opened = True
+
+    def _wake_for_feed(self) -> None:
+        self.fed = True
+        self._wake()
+
+    def _begin(self) -> None:
         if delay := self._options.open_delay:
             due = self._runtime.now() + delay
             self._opening_entry = self._runtime.ticker.add(due, self._open)
         else:
             self._open(0.0)
-        items: AsyncIterator[Any] = iterator
-        try:
-            while (timeout := await self._fill(items)) is not None:
-                if not hasattr(iterator, "athrow"):
-                    raise timeout
-                # A timeout that the source holds across its yield has passed (PEP 789),
-                # and is to be raised where the source stands.
-                try:
-                    item = await iterator.athrow(timeout)
-                except StopAsyncIteration:
-                    return
-                items = _WithFirst(item, iterator)
-        finally:
-            if hasattr(iterator, "aclose"):
-                if isinstance(sys.exception(), Exception):
-                    await self._close_failed(iterator)
-                else:
-                    await iterator.aclose()
 
-    async def _close_failed(self, iterator: Any) -> None:
+    async def _close(self, iterator: Any) -> None:
         """
-        Close a source that has failed, or whose item has: that is what goes up.
+        Close a source that may be over, or may have failed.
         """
+        if not hasattr(iterator, "aclose"):
+            return
+        if not isinstance(sys.exception(), Exception):
+            await iterator.aclose()
+            return
+        # What the source, or its item, has failed with is what goes up.
         with move_on_after(self._options.cleanup_timeout) as scope:
             try:
                 await iterator.aclose()
@@ -239,23 +258,40 @@ class Pump:
         """
         Wait until the writer has sent enough; ``False`` if it never will.
         """
+        self.full = True
         while self._limit >= 0 and (self.buffer or self.in_flight > self._limit):
             await self.room.wait()
+        self.full = False
         if self.cancelled_at is not None:
             # Or it would arrive where the source next awaits, in its finally.
             await self.task.arrive()
         return self._limit >= 0
 
 
+async def _throw(cancellation: BaseException, iterator: Any) -> AsyncIterator[Any]:
+    """
+    Raise where the source stands what cancels it: a timeout it holds across its yield.
+
+    Returns what it yields from there on. (See PEP 789.)
+    """
+    if not hasattr(iterator, "athrow"):
+        raise cancellation
+    try:
+        item = await iterator.athrow(cancellation)
+    except StopAsyncIteration:
+        return _WithFirst([], iterator)
+    return _WithFirst([item], iterator)
+
+
 class _WithFirst:
     """
-    An async iterator with an item before its next one.
+    An async iterator with items before its next one.
     """
 
     __slots__ = ("_first", "_rest")
 
-    def __init__(self, first: Any, rest: AsyncIterator[Any]) -> None:
-        self._first = [first]
+    def __init__(self, first: list[Any], rest: AsyncIterator[Any]) -> None:
+        self._first = first
         self._rest = rest
 
     def __aiter__(self) -> AsyncIterator[Any]:

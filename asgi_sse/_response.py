@@ -113,6 +113,7 @@ class Response:
         "_source",
         "_source_over",
         "_started",
+        "_stirred",
         "_strict",
         "_tally",
         "_term",
@@ -146,6 +147,8 @@ class Response:
         self._writing = CancelScope()
         # For the writer.
         self._work = runtime.signal()
+        # Whether there may be something to do but to send events.
+        self._stirred = False
         self._pump = Pump(source, options, runtime, self._work.notify)
 
         # In this order, unless it ends abruptly: the response has started; the source is
@@ -347,7 +350,9 @@ class Response:
             if (when := self.request.expires_at) is not None:
                 self.expire_at(when)
             self._listener = runtime.spawn(self._listen, f"{self._source.name} listener")
-            self._pump.task = runtime.spawn(self._drive, self._source.name)
+            self._pump.task = runtime.spawn(
+                lambda: self._pump.run(self.request, self._source_ended), self._source.name
+            )
             try:
                 with self._writing:
                     # The source runs to its first wait: what it raises until then, or in
@@ -505,18 +510,21 @@ class Response:
                 self._events += len(buffer)
                 body += b"".join(buffer)
                 buffer.clear()
-            elif feed is not None:
-                count, blocks = feed.take()
+            elif feed is not None and pump.fed:
+                count, blocks, pump.fed = feed.take()
                 self._events += count
                 body += blocks
             # Without the keep-alives: they come again and again, and a source that waits
             # until nothing is on its way would wait for ever on a slow client.
             pump.in_flight = size = len(body)
             if not body:
+                if not self._stirred and (feed is None or not feed.over):
+                    await work.wait()
+                    continue
                 if self._source_over or self._left_behind or (feed is not None and feed.over):
                     break
+                self._stirred = False
                 if not (self._keep_alive_due or self._ping_due):
-                    await work.wait()
                     continue
                 self._ping_due = False
                 body = keep_alive(self._options, self._source.name)
@@ -529,7 +537,8 @@ class Response:
             self._keep_alive_due = False
             self._bytes += size
             body = b""
-            pump.room.notify()
+            if pump.full:
+                pump.room.notify()
 
         await self._wait_for_body()
         if self._reason is not None:
@@ -545,6 +554,13 @@ class Response:
             if body or not more:
                 await self._finish(body, more=more)
             self._reason = "error"
+
+    def _stir(self) -> None:
+        """
+        Wake the writer for anything but an event.
+        """
+        self._stirred = True
+        self._work.notify()
 
     async def _wait_for_body(self) -> None:
         if breaks_on_a_late_body(self._scope):
@@ -656,30 +672,28 @@ class Response:
 
     # The source task.
 
-    async def _drive(self) -> None:
+    async def _source_ended(self, error: BaseException | None) -> None:
         """
-        Run the source, and tell of the end.
+        Take note of how the source has ended, and tell of the end of the response.
         """
         # Asked for here, because a task that was abandoned may outlive its event loop.
         cancelled = get_cancelled_exc_class()
         pump = self._pump
-        try:
-            await pump.run(self.request)
-        except cancelled as exc:
+        if isinstance(error, cancelled):
             if self._reason is None and self._closing is None:
                 # A CancelledError from here would cancel whoever called this application.
                 self._error = RuntimeError(
                     f"{self._source.name} awaits something that was cancelled"
                 )
-                self._error.__cause__ = exc
-        except BaseException as exc:
-            self._error = exc if pump.cancelled_at is None else _without_cancellation(exc)
+                self._error.__cause__ = error
+        elif error is not None:
+            self._error = error if pump.cancelled_at is None else _without_cancellation(error)
         # With a feed the writer goes on without this task.
         self._source_over = self._source_over or pump.feed is None
         try:
             if self._abandoned or not self._source_over:
                 return
-            self._work.notify()
+            self._stir()
             # A cancellation that comes now was meant for the source.
             with suppress(cancelled):
                 while self._reason is None:
@@ -689,7 +703,7 @@ class Response:
             await self._tell()
         finally:
             self._driver_over = True
-            self._work.notify()
+            self._stir()
 
     async def _tell(self) -> None:
         """
@@ -738,7 +752,7 @@ class Response:
                     self._end("client")
                     return
                 if message["type"] == "http.request" and self._body.take(message):
-                    self._work.notify()
+                    self._stir()
                     continue
                 # Some frameworks repeat themselves without ever waiting.
                 await self._runtime.turn()
@@ -752,7 +766,7 @@ class Response:
             self.fail(exc)
         finally:
             self._listener_over = True
-            self._work.notify()
+            self._stir()
 
     # The two ways to end.
 
@@ -802,7 +816,7 @@ class Response:
             # The goodbye does not wait for the source any longer.
             self._left_behind = True
             self._pump.refuse()
-            self._work.notify()
+            self._stir()
         else:
             if self._strict:
                 # The client takes nothing. Otherwise there is the send timeout for that.
@@ -835,7 +849,7 @@ class Response:
         if self._pump.feed is not None:
             # There is no task to cancel.
             self._source_over = True
-            self._work.notify()
+            self._stir()
         elif not self._source_over:
             self._pump.cancel()
 
@@ -919,7 +933,7 @@ class Response:
         if always and now >= self._ping_at:
             self._ping_at = now + (options.keep_alive or 0.0)
             self._ping_due = True
-            self._work.notify()
+            self._stir()
         if self._send_began is not None:
             if options.send_timeout is not None and (
                 now >= self._send_began + options.send_timeout
@@ -933,7 +947,7 @@ class Response:
             and now >= self._quiet_since + options.keep_alive
         ):
             self._keep_alive_due = True
-            self._work.notify()
+            self._stir()
         return self._next_tick(now)
 
 

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import suppress
 from contextvars import copy_context
 from inspect import CORO_CREATED, getcoroutinestate
+from time import monotonic
 from types import coroutine
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
@@ -240,10 +241,13 @@ class _AsyncioRuntime(Runtime):
         self._running_loop = asyncio.get_running_loop
         # This lives as long as the loop. If it held the loop, both would live for ever.
         self._loop = weakref.ref(loop)
+        # asyncio's own time() is a function in Python that calls this one.
+        time = getattr(loop.time, "__func__", None)
+        self._is_monotonic = time is asyncio.BaseEventLoop.time
         self._timer: asyncio.TimerHandle | None = None
 
     def clock(self) -> Callable[[], float]:
-        return self._running_loop().time
+        return monotonic if self._is_monotonic else self._running_loop().time
 
     def signal(self) -> Signal:
         return _AsyncioSignal(self._running_loop())

@@ -36,9 +36,11 @@ class Feed(Protocol):
         Begin, and call *wake* whenever there is something to take, or it is over.
         """
 
-    def take(self) -> tuple[int, bytes]:
+    def take(self) -> tuple[int, bytes, bool]:
         """
-        Return how many events are pending, and their blocks; nothing is ``b""``.
+        Return how many events are pending, their blocks, and whether to take again at once.
+
+        Nothing is ``b""``. Unless it is to be taken again, *wake* will be called.
         """
 
     def detach(self) -> None:

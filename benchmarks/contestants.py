@@ -84,19 +84,19 @@ def ours(sources: Sources) -> ASGIApp:
 
 def ours_channel(sources: Sources) -> ASGIApp:
     """
-    EventStream(Channel) for the subscriptions, the same sources elsewhere.
+    EventStream with a channel for the subscriptions, the same sources elsewhere.
     """
-    from asgi_sse import Channel, EventStream
+    from asgi_sse import Channel, EventStream, Request
 
     channel = Channel()
     sources.publish = channel.publish
-    streams = {"/subscribe": EventStream(channel)}
-    others = ours(sources)
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await streams.get(scope["path"], others)(scope, receive, send)
+    async def source(request: Request) -> Any:
+        if request.scope["path"] == "/subscribe":
+            return channel.subscribe(request.last_event_id)
+        return sources.open(request.scope)
 
-    return app
+    return EventStream(source)
 
 
 def starlette(sources: Sources) -> ASGIApp:

@@ -95,17 +95,17 @@ class Bound:
 BOUNDS = (
     Bound("event, never waits", events, "/flood", 500, 2500, 0.97, 0.8),
     Bound("event, never waits, trio", events, "/flood", 500, 2500, 0.99, 0.8, backend="trio"),
-    Bound("event, gives way", events, "/turning", 500, 2500, 2.25, 2.05),
-    Bound("event, gives way, trio", events, "/turning", 500, 2500, 2.1, 1.95, backend="trio"),
+    Bound("event, gives way", events, "/turning", 500, 2500, 2.2, 1.99),
+    Bound("event, gives way, trio", events, "/turning", 500, 2500, 2.07, 1.87, backend="trio"),
     Bound("stream of one event", streams, "/flood", 50, 250, 9.5, 8.7),
-    Bound("delivery", deliveries, "paced", 500, 2500, 1.45, 1.02, OURS_CHANNEL),
-    Bound("delivery, bursts of ten", deliveries, "burst", 1000, 5000, 0.3, 0.2, OURS_CHANNEL),
+    Bound("delivery", deliveries, "paced", 500, 2500, 1.28, 0.85, OURS_CHANNEL),
+    Bound("delivery, bursts of ten", deliveries, "burst", 1000, 5000, 0.27, 0.17, OURS_CHANNEL),
 )
 
 #: KiB that Python may allocate for a stream, and for a subscription, that waits.
 IDLE = (
-    ("idle stream", OURS, "/idle", 10.6),
-    ("idle subscription", OURS_CHANNEL, "/subscribe", 9.6),
+    ("idle stream", OURS, "/idle", 10.3),
+    ("idle subscription", OURS_CHANNEL, "/subscribe", 9.5),
 )
 
 

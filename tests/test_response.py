@@ -2278,15 +2278,17 @@ class Ready:
         self.blocks = list(blocks)
         self.over = False
         self.wake: Any = None
+        self.asked = 0
         self.detached = 0
 
     def attach(self, wake: Any) -> None:
         self.wake = wake
 
-    def take(self) -> tuple[int, bytes]:
+    def take(self) -> tuple[int, bytes, bool]:
+        self.asked += 1
         count, blocks = len(self.blocks), b"".join(self.blocks)
         self.blocks.clear()
-        return count, blocks
+        return count, blocks, self.over and count > 0
 
     def detach(self) -> None:
         self.detached += 1
@@ -2342,6 +2344,26 @@ async def test_a_feed_is_sent_with_the_opening_and_then_as_it_wakes() -> None:
     assert stream.complete
     assert ends == [Closed("finished", 2, 3, 30, None)]
     assert feed.detached == 1
+    # It said itself that there was no more.
+    assert feed.asked == 3
+
+
+async def test_a_feed_that_wakes_during_a_send_is_asked_after_it() -> None:
+    feed = Ready()
+
+    async with connect(EventStream(lambda: feed)) as stream:
+        await anyio.sleep(1)
+        stream.stall()
+        feed.put(b"data: a\n\n")
+        await stream.wait_blocked()
+        feed.put(b"data: b\n\n")
+        await anyio.sleep(1)
+        assert feed.asked == 2
+        stream.resume()
+        await anyio.sleep(1)
+
+    assert feed.asked == 3
+    assert stream.body == OPEN + b"data: a\n\ndata: b\n\n"
 
 
 def living_tasks() -> int:
@@ -2415,7 +2437,7 @@ async def test_a_feed_is_closed_politely() -> None:
 
 async def test_a_feed_that_raises_is_an_error() -> None:
     class Broken(Ready):
-        def take(self) -> tuple[int, bytes]:
+        def take(self) -> tuple[int, bytes, bool]:
             raise boom
 
     boom = Boom()

@@ -47,9 +47,9 @@ class Merged:
         for part in self._parts.values():
             part.attach(wake)
 
-    def take(self) -> tuple[int, bytes]:
+    def take(self) -> tuple[int, bytes, bool]:
         """
-        Return how many events are pending, and their blocks, up to a limit.
+        Return how many events are pending, their blocks up to a limit, and if there is more.
         """
         blocks: list[bytes] = []
         size = count = 0
@@ -60,7 +60,7 @@ class Merged:
             count += event.data is not None
         if not blocks:
             self._wait()
-        return count, b"".join(blocks)
+        return count, b"".join(blocks), bool(blocks)
 
     def detach(self) -> None:
         """

@@ -5,6 +5,7 @@ Channels and their subscriptions, served and iterated over.
 import gc
 import json
 import threading
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -611,6 +612,27 @@ async def test_a_forgotten_subscription_is_none() -> None:
     gc.collect()
 
     assert channel.statistics().subscribers == 0
+
+
+async def test_a_subscription_goes_with_its_response() -> None:
+    subscriptions: list[weakref.ref[Subscription]] = []
+
+    class Watched(Channel):
+        def subscribe(self, last_event_id: str | None = None) -> Subscription:
+            subscription = super().subscribe(last_event_id)
+            subscriptions.append(weakref.ref(subscription))
+            return subscription
+
+    # Not only once the garbage collector comes.
+    gc.disable()
+    try:
+        async with connect(EventStream(Watched())) as stream:
+            await anyio.sleep(1)
+            stream.disconnect()
+            await stream.wait_closed()
+        assert subscriptions[0]() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_response_that_ends_leaves_nothing_behind() -> None:
