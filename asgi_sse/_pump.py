@@ -162,7 +162,7 @@ class Pump:
             self.feed = feed
             self.fed = True
             feed.attach(self._wake_for_feed)
-            self.opened = True
+            self._open(0.0)
 
     def _wake_for_feed(self) -> None:
         self.fed = True

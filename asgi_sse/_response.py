@@ -66,10 +66,14 @@ class Response:
 
     ::
 
-        source task                     writer: the request's own task    listener task
+        source task                     writer task                       listener task
           setup, then iterate             owns every send(): the start,     owns receive(): the
           item -> bytes -> buffer         the buffer, keep-alives, the      request body, then
           wait when it is full            final chunk                       the disconnect
+
+    The request's own task starts them, waits, and cleans up. It could be the writer,
+    but each event would wake it through every coroutine that it runs in: those of the
+    server, of the framework and of each middleware.
 
     A response ends in one of two ways. Politely: the source is over (by itself,
     or because of :meth:`close` or :meth:`shut_down`), and the writer sends what
@@ -98,6 +102,7 @@ class Response:
         "_opened_at",
         "_options",
         "_outcome",
+        "_over",
         "_patience",
         "_ping_at",
         "_ping_due",
@@ -119,7 +124,8 @@ class Response:
         "_term",
         "_told",
         "_work",
-        "_writing",
+        "_writer",
+        "_writer_over",
         "request",
     )
 
@@ -144,9 +150,9 @@ class Response:
         self._tally = tally
         self.request = Request(scope, self)
         self._runtime = runtime = current_runtime()
-        self._writing = CancelScope()
-        # For the writer.
+        # For the writer, and for the request's own task.
         self._work = runtime.signal()
+        self._over = runtime.signal()
         # Whether there may be something to do but to send events.
         self._stirred = False
         self._pump = Pump(source, options, runtime, self._work.notify)
@@ -158,11 +164,12 @@ class Response:
         self._reason: Reason | None = None
         self._told = False
         self._driver_over = False
+        self._writer_over = False
         self._listener_over = False
         self._error: BaseException | None = None
 
         # Why it is to end politely, before it has; the reason, once only the final chunk
-        # is left to send.
+        # is left to send, or nothing at all.
         self._closing: Reason | None = None
         self._outcome: Reason | None = None
         self._closing_event: Event | None = None
@@ -353,14 +360,11 @@ class Response:
             self._pump.task = runtime.spawn(
                 lambda: self._pump.run(self.request, self._source_ended), self._source.name
             )
+            self._writer = runtime.spawn(self._send_all, f"{self._source.name} writer")
             try:
-                with self._writing:
-                    # The source runs to its first wait: what it raises until then, or in
-                    # a setup phase however long, may still become another response.
-                    await runtime.turn()
-                    await self._write()
-            except Exception as exc:
-                self._write_failed(exc)
+                # Here, too, for a stream that waits to take less memory.
+                while not self._writer_over:
+                    await self._over.wait()
             except get_cancelled_exc_class():
                 if not await self._write_cancelled():
                     raise
@@ -474,6 +478,25 @@ class Response:
         with suppress(OSError):
             await refuse(self._scope, self._receive, self._send, Refused(204))
 
+    # The writer task.
+
+    async def _send_all(self) -> None:
+        """
+        Write until there is nothing more to be written.
+        """
+        # Asked for here, because a task that was abandoned may outlive its event loop.
+        cancelled = get_cancelled_exc_class()
+        try:
+            await self._write()
+        except cancelled as exc:
+            # See _listen.
+            exc.__traceback__ = None
+        except BaseException as exc:
+            self._write_failed(exc)
+        finally:
+            self._writer_over = True
+            self._over.notify()
+
     async def _write(self) -> None:
         """
         Send everything that this response ever sends.
@@ -485,8 +508,13 @@ class Response:
         work = self._work
         pump = self._pump
         buffer = pump.buffer
+        # When it has opened, the source runs to its first wait: what it raises until then, or
+        # in a setup phase however long, may still become another response.
         while not (pump.opened or buffer or self._source_over or self._left_behind):
             await work.wait()
+        if self._outcome is not None:
+            # A task that was cancelled before it began is so at its next wait.
+            return
         if self._error is not None and not buffer:
             # Nothing was sent, so what becomes of it is decided by the caller.
             await self._wait_for_body()
@@ -503,7 +531,7 @@ class Response:
             body = self._options.opening
         feed = pump.feed
         # A send that does not wait, or is shielded, is not where a cancellation arrives.
-        while self._reason is None:
+        while self._outcome is None:
             # All that there is in one message: what the source yields faster than the
             # client takes it costs one send for many events.
             if buffer:
@@ -541,7 +569,7 @@ class Response:
                 pump.room.notify()
 
         await self._wait_for_body()
-        if self._reason is not None:
+        if self._outcome is not None:
             return
         if self._error is None:
             self._outcome = self._closing or "finished"
@@ -593,27 +621,25 @@ class Response:
             body = b":\n"
         return body
 
-    def _write_failed(self, exc: Exception) -> None:
+    def _write_failed(self, exc: BaseException) -> None:
+        sending = self._send_began is not None
         if self._reason is not None:
             # What comes of its being cancelled.
-            return
-        if self._send_began is None:
-            # Not from send(), but from a feed.
-            self._error = exc
-            self._end("error")
-        elif isinstance(exc, OSError):
+            pass
+        elif sending and isinstance(exc, OSError):
             self._end("client")
-        elif self._started:
+        elif sending and self._started and isinstance(exc, Exception):
             # Not an OSError, but some servers say it so when the client is gone.
             logger.warning("send() failed while %s was streaming", self._source.name, exc_info=exc)
             self._end("client")
         else:
+            # Or not from send(), but from a feed.
             self._error = exc
             self._end("error")
 
     async def _write_cancelled(self) -> bool:
         """
-        Say goodbye after the server, or a framework, has cancelled this task.
+        Say goodbye after the server, or a framework, has cancelled the request's task.
 
         Returns whether the cancellation is not to go up.
         """
@@ -626,22 +652,20 @@ class Response:
             finish = options.on_shutdown == "finish"
             grace = options.shutdown_grace if finish or self._asked else 0.0
             self._close("shutdown", options.farewell, grace=grace, strict=True)
-            try:
-                # Middleware that was cancelled too may take nothing any more.
-                with CancelScope(shield=True) as self._writing:
-                    await self._write()
-                    await sleep(_DELIVERY)
-            except Exception as exc:
-                self._write_failed(exc)
+            with CancelScope(shield=True):
+                while not self._writer_over:
+                    await self._over.wait()
+                await sleep(_DELIVERY)
             return True
         if self._started:
             self._announce("shutdown", options.farewell)
-            self._cancel_source()
+            # Before anybody else has a turn, and not by the writer, which may have been
+            # cancelled too: some servers leave no time for more.
             self._outcome = "shutdown"
+            self._cancel_source()
             buffer = self._pump.buffer
             self._events += len(buffer)
             rest = b"".join(buffer)
-            # At once: some servers leave no time for more.
             with move_on_after(_PATIENCE, shield=True), suppress(Exception):
                 await self._finish(rest + self._make_farewell())
         return False
@@ -694,6 +718,7 @@ class Response:
             if self._abandoned or not self._source_over:
                 return
             self._stir()
+            self._over.notify()
             # A cancellation that comes now was meant for the source.
             with suppress(cancelled):
                 while self._reason is None:
@@ -703,7 +728,7 @@ class Response:
             await self._tell()
         finally:
             self._driver_over = True
-            self._stir()
+            self._over.notify()
 
     async def _tell(self) -> None:
         """
@@ -766,7 +791,7 @@ class Response:
             self.fail(exc)
         finally:
             self._listener_over = True
-            self._stir()
+            self._over.notify()
 
     # The two ways to end.
 
@@ -837,11 +862,11 @@ class Response:
         End abruptly: the source and the writer are cancelled; the first reason stays.
         """
         if self._reason is None:
-            self._reason = self._outcome or reason
+            self._reason = self._outcome = self._outcome or reason
             # A source that swallows the cancellation and yields again finds no room.
             self._pump.refuse()
             self._pump.buffer.clear()
-            self._writing.cancel()
+            self._writer.cancel()
             self._cancel_source()
             self._pump.room.notify()
 
@@ -871,24 +896,28 @@ class Response:
 
     async def _wait_for_tasks(self) -> None:
         """
-        Wait until nothing is left of the source and the listener, but not for ever.
+        Wait until nothing is left of the three tasks, but not for ever.
         """
         # Where nothing is awaited any more, they are over after it, and need no timeout.
         await self._runtime.turn()
-        if not (self._source_over and self._listener_over):
+        if not self._are_over():
             cancelled_at = self._pump.cancelled_at
             spent = 0.0 if cancelled_at is None else self._runtime.now() - cancelled_at
             with move_on_after(self._options.cleanup_timeout - spent) as scope:
-                while not (self._source_over and self._listener_over):
-                    await self._work.wait()
+                while not self._are_over():
+                    await self._over.wait()
             if scope.cancelled_caught and not self._source_over:
                 logger.warning(TOO_LATE, self._source.name)
+        await self._cut(self._writer, lambda: self._writer_over)
         await self._cut(self._listener, lambda: self._listener_over)
         if await self._cut(self._pump.task, lambda: self._source_over):
             while not self._driver_over:
-                await self._work.wait()
+                await self._over.wait()
         # If the task of the source could not.
         await self._tell()
+
+    def _are_over(self) -> bool:
+        return self._source_over and self._writer_over and self._listener_over
 
     async def _cut(self, task: Task, is_over: Callable[[], bool]) -> bool:
         """

@@ -1035,7 +1035,9 @@ async def test_what_is_due_after_its_end_does_nothing() -> None:
     async def send(message: Any) -> None:
         # One that cannot be cancelled outlives everything else.
         with anyio.CancelScope(shield=True):
-            await anyio.sleep(40)
+            while anyio.current_time() < 40:
+                with suppress(anyio.get_cancelled_exc_class()):
+                    await anyio.sleep(40 - anyio.current_time())
 
     server = Server()
     app = EventStream(source, on_close=ends.append)
@@ -1128,7 +1130,7 @@ async def test_it_may_end_at_every_await(how: str, after_disconnect: Any) -> Non
         assert await count_tasks() == tasks, n
         n += 1
 
-    assert n > 30
+    assert n > 25
 
 
 async def end_at(n: int, how: str, after_disconnect: Any) -> bool:

@@ -277,10 +277,7 @@ class Exchange:
             self.blocked = not self._fits(body)
             self._notify()
             try:
-                with anyio.CancelScope(shield=self._temper.shields_send):
-                    await self.wait(
-                        lambda: self._fits(body) or self.disconnected or self._released
-                    )
+                await self._wait_for_room(body)
             finally:
                 self.blocked = False
             if self.disconnected:
@@ -295,6 +292,23 @@ class Exchange:
                 self._room -= len(body)
                 self._held.append(body)
         self._notify()
+
+    async def _wait_for_room(self, body: bytes) -> None:
+        shields = self._temper.shields_send
+        cancelled = False
+        with anyio.CancelScope(shield=shields):
+            while not (self._fits(body) or self.disconnected or self._released):
+                try:
+                    await self.wait(
+                        lambda: self._fits(body) or self.disconnected or self._released
+                    )
+                except anyio.get_cancelled_exc_class():
+                    # asyncio's own, which no shield keeps out.
+                    cancelled = True
+                    if not shields:
+                        raise
+        if cancelled:
+            raise anyio.get_cancelled_exc_class()
 
     async def _send_to_nobody(self) -> None:
         if self._temper.after_disconnect == "raise" or self._released:
