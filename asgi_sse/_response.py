@@ -523,12 +523,10 @@ class Response:
             return
         self._begin_revalidation()
 
-        body = b""
-        if not self._started:
-            await self._start()
-            # A byte of body at once: without it some servers hold back the headers, and
-            # browsers their onopen.
-            body = self._options.opening
+        await self._start()
+        # A byte of body at once: without it some servers hold back the headers, and
+        # browsers their onopen.
+        body = self._options.opening
         feed = pump.feed
         # A send that does not wait, or is shielded, is not where a cancellation arrives.
         while self._outcome is None:
