@@ -89,7 +89,6 @@ class Response:
         "_closing",
         "_closing_entry",
         "_closing_event",
-        "_driver_over",
         "_error",
         "_events",
         "_farewell",
@@ -117,6 +116,7 @@ class Response:
         "_send_began",
         "_source",
         "_source_over",
+        "_source_task_over",
         "_started",
         "_stirred",
         "_strict",
@@ -163,7 +163,7 @@ class Response:
         self._source_over = False
         self._reason: Reason | None = None
         self._told = False
-        self._driver_over = False
+        self._source_task_over = False
         self._writer_over = False
         self._listener_over = False
         self._error: BaseException | None = None
@@ -362,11 +362,11 @@ class Response:
             )
             self._writer = runtime.spawn(self._send_all, f"{self._source.name} writer")
             try:
-                # Here, too, for a stream that waits to take less memory.
+                # Not in a function: each stream that waits would keep the frame of it.
                 while not self._writer_over:
                     await self._over.wait()
             except get_cancelled_exc_class():
-                if not await self._write_cancelled():
+                if not await self._request_cancelled():
                     raise
             finally:
                 self._end("shutdown")
@@ -635,7 +635,7 @@ class Response:
             self._error = exc
             self._end("error")
 
-    async def _write_cancelled(self) -> bool:
+    async def _request_cancelled(self) -> bool:
         """
         Say goodbye after the server, or a framework, has cancelled the request's task.
 
@@ -725,7 +725,7 @@ class Response:
                 await pump.room.wait()
             await self._tell()
         finally:
-            self._driver_over = True
+            self._source_task_over = True
             self._over.notify()
 
     async def _tell(self) -> None:
@@ -909,7 +909,7 @@ class Response:
         await self._cut(self._writer, lambda: self._writer_over)
         await self._cut(self._listener, lambda: self._listener_over)
         if await self._cut(self._pump.task, lambda: self._source_over):
-            while not self._driver_over:
+            while not self._source_task_over:
                 await self._over.wait()
         # If the task of the source could not.
         await self._tell()

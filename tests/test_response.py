@@ -2368,6 +2368,41 @@ async def test_a_feed_that_wakes_during_a_send_is_asked_after_it() -> None:
     assert stream.body == OPEN + b"data: a\n\ndata: b\n\n"
 
 
+@pytest.mark.parametrize("through", ["source", "feed"])
+async def test_no_event_wakes_the_task_of_the_request(through: str) -> None:
+    """
+    It would wake it through every coroutine of the server, the framework and the middleware.
+    """
+    feed = Ready()
+
+    async def source() -> AsyncIterator[str]:
+        for text in "abcde":
+            yield text
+            await anyio.sleep(1)
+
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    stream_app = EventStream(source if through == "source" else lambda: feed)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await stepping(stream_app(scope, receive, send), step)
+
+    async with connect(app) as stream:
+        await anyio.sleep(0.5)
+        before = steps
+        for text in "bcde":
+            if through == "feed":
+                feed.put(f"data: {text}\n\n".encode())
+            await anyio.sleep(1)
+
+        assert stream.body.endswith(b"data: e\n\n")
+        assert steps == before > 0
+
+
 def living_tasks() -> int:
     if in_asyncio():
         return len(asyncio.all_tasks())

@@ -124,8 +124,8 @@ class Fanout:
         self.overflow = overflow
         self.log = (CompactLog if overflow == "latest" else Log)(history, max_age)
         self.closed = False
-        # A set that keeps its order: that of a set is of addresses, as good as random, and
-        # thousands of subscriptions are woken faster in the order in which they lie there.
+        # A set with an order: a plain one is walked through as addresses hash, and thousands
+        # of subscriptions are woken faster in the order in which they lie in memory.
         self.waiting: dict[Subscription, None] = {}
         # Those whose place is not known yet, and since when they wait for it.
         self.unplaced: dict[Subscription, float] = {}
@@ -262,7 +262,7 @@ class Subscription:
         """
         fanout = self._fanout
         log = fanout.log
-        # Most often it is.
+        # Most deliveries need no call to know that it is ready.
         settled = self.requested is None and self.position >= log.start
         if not (settled or self.is_ready()) or self.over:
             return 0, b"", False

@@ -7,7 +7,8 @@ import shlex
 import shutil
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -364,17 +365,26 @@ async def next_event(subscription: Subscription) -> tuple[str | None, str | None
     return event.event, event.data
 
 
-@pytest.mark.real_time
-@on_asyncio
-async def test_a_reader_tells_what_was_lost_before_it_was_back(forgetful: Redis) -> None:
-    async with Broker(forgetful.url, overflow="skip") as broker:
+@asynccontextmanager
+async def reader_with_a_loss(redis: Redis) -> AsyncIterator[Subscription]:
+    """
+    Read an event of which the engine knows nothing any more.
+    """
+    async with Broker(redis.url, overflow="skip") as broker:
         subscription = broker.subscribe("news")
         assert isinstance(subscription, Subscription)
         await anext(subscription)
         await broker.publish("news", "lost")
         assert await next_event(subscription) == (None, "lost")
-        forgetful.kill()
-        forgetful.start()
+        redis.kill()
+        redis.start()
+        yield subscription
+
+
+@pytest.mark.real_time
+@on_asyncio
+async def test_a_reader_tells_what_was_lost_before_it_was_back(forgetful: Redis) -> None:
+    async with reader_with_a_loss(forgetful) as subscription:
         # Before the reader has tried again: it waits for a moment after a failure.
         forgetful.send("XADD", "asgi_sse:news", "*", "data", "kept")
 
@@ -403,14 +413,7 @@ async def test_a_client_is_told_what_was_lost_while_nobody_read(forgetful: Redis
 @pytest.mark.real_time
 @on_asyncio
 async def test_what_comes_after_a_loss_may_have_lower_ids(forgetful: Redis) -> None:
-    async with Broker(forgetful.url, overflow="skip") as broker:
-        subscription = broker.subscribe("news")
-        assert isinstance(subscription, Subscription)
-        await anext(subscription)
-        await broker.publish("news", "lost")
-        assert await next_event(subscription) == (None, "lost")
-        forgetful.kill()
-        forgetful.start()
+    async with reader_with_a_loss(forgetful) as subscription:
         kind, _ = await next_event(subscription)
         assert kind == "reset"
         # By a clock that is behind.
