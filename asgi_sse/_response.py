@@ -508,8 +508,9 @@ class Response:
         work = self._work
         pump = self._pump
         buffer = pump.buffer
-        # When it has opened, the source runs to its first wait: what it raises until then, or
-        # in a setup phase however long, may still become another response.
+        # The source runs to its first wait: what it raises until then, or in a setup phase
+        # however long, may still become another response.
+        await self._runtime.let_earlier_begin()
         while not (pump.opened or buffer or self._source_over or self._left_behind):
             await work.wait()
         if self._outcome is not None:
@@ -621,7 +622,7 @@ class Response:
 
     def _write_failed(self, exc: BaseException) -> None:
         sending = self._send_began is not None
-        if self._reason is not None:
+        if self._reason is not None and isinstance(exc, Exception):
             # What comes of its being cancelled.
             pass
         elif sending and isinstance(exc, OSError):
@@ -631,7 +632,7 @@ class Response:
             logger.warning("send() failed while %s was streaming", self._source.name, exc_info=exc)
             self._end("client")
         else:
-            # Or not from send(), but from a feed.
+            # Or not from send(), but from a feed; or what is to end the program.
             self._error = exc
             self._end("error")
 

@@ -132,6 +132,12 @@ class Runtime(ABC):
         """
 
     @abstractmethod
+    async def let_earlier_begin(self) -> None:
+        """
+        At the beginning of a task: let those that were spawned before it run to their first wait.
+        """
+
+    @abstractmethod
     def call_soon_threadsafe(self, function: Callable[[], None]) -> None:
         """
         Call a function in the event loop, from a signal handler or another thread.
@@ -272,6 +278,10 @@ class _AsyncioRuntime(Runtime):
         # Tasks run in the order in which they became ready.
         await self._asyncio.sleep(0)
 
+    async def let_earlier_begin(self) -> None:
+        # They have: see above.
+        pass
+
     def call_soon_threadsafe(self, function: Callable[[], None]) -> None:
         if (loop := self._loop()) is not None:
             with suppress(RuntimeError):
@@ -370,6 +380,10 @@ class _TrioRuntime(Runtime):
         # A task that was spawned, or woken, runs in the next round, and the order
         # within a round is random: after two, all of them have had theirs.
         await self._trio.lowlevel.checkpoint()
+        await self._trio.lowlevel.checkpoint()
+
+    async def let_earlier_begin(self) -> None:
+        # They begin in the same round as this one.
         await self._trio.lowlevel.checkpoint()
 
     def call_soon_threadsafe(self, function: Callable[[], None]) -> None:

@@ -2368,6 +2368,38 @@ async def test_a_feed_that_wakes_during_a_send_is_asked_after_it() -> None:
     assert stream.body == OPEN + b"data: a\n\ndata: b\n\n"
 
 
+@pytest.mark.parametrize("after", [0, 1, 2])
+async def test_what_is_to_end_the_program_comes_out_of_a_send(after: int) -> None:
+    class End(BaseException):
+        pass
+
+    sent = 0
+
+    async def send(message: Any) -> None:
+        nonlocal sent
+        sent += 1
+        if sent > after:
+            raise End
+
+    with pytest.raises(End):
+        await EventStream(forever)(http_scope(), Server().receive, send)
+
+
+async def test_what_is_to_end_the_program_comes_out_of_a_send_that_was_cancelled() -> None:
+    class End(BaseException):
+        pass
+
+    async def send(message: Any) -> None:
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            raise End from None
+
+    # It takes nothing.
+    with pytest.raises(End):
+        await EventStream(forever, send_timeout=1)(http_scope(), Server().receive, send)
+
+
 @pytest.mark.parametrize("through", ["source", "feed"])
 async def test_no_event_wakes_the_task_of_the_request(through: str) -> None:
     """
