@@ -294,19 +294,20 @@ class Exchange:
         self._notify()
 
     async def _wait_for_room(self, body: bytes) -> None:
+        def ready() -> bool:
+            return self._fits(body) or self.disconnected or self._released
+
         shields = self._temper.shields_send
         cancelled = False
         with anyio.CancelScope(shield=shields):
-            while not (self._fits(body) or self.disconnected or self._released):
+            while not ready():
                 try:
-                    await self.wait(
-                        lambda: self._fits(body) or self.disconnected or self._released
-                    )
+                    await self.wait(ready)
                 except anyio.get_cancelled_exc_class():
-                    # asyncio's own, which no shield keeps out.
-                    cancelled = True
                     if not shields:
                         raise
+                    # asyncio's own, which no shield keeps out.
+                    cancelled = True
         if cancelled:
             raise anyio.get_cancelled_exc_class()
 
