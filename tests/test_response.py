@@ -1130,7 +1130,7 @@ async def test_it_may_end_at_every_await(how: str, after_disconnect: Any) -> Non
         assert await count_tasks() == tasks, n
         n += 1
 
-    assert n > 25
+    assert n >= 30
 
 
 async def end_at(n: int, how: str, after_disconnect: Any) -> bool:
