@@ -123,7 +123,6 @@ class Response:
         "_tally",
         "_term",
         "_told",
-        "_work",
         "_writer",
         "_writer_over",
         "request",
@@ -150,12 +149,12 @@ class Response:
         self._tally = tally
         self.request = Request(scope, self)
         self._runtime = runtime = current_runtime()
-        # For the writer, and for the request's own task.
-        self._work = runtime.signal()
+        self._writer = runtime.worker()
+        # For the request's own task.
         self._over = runtime.signal()
         # Whether there may be something to do but to send events.
         self._stirred = False
-        self._pump = Pump(source, options, runtime, self._work.notify)
+        self._pump = Pump(source, options, runtime, self._writer.notify)
 
         # In this order, unless it ends abruptly: the response has started; the source is
         # closed; the reason is known; on_close was called; the tasks are over.
@@ -360,7 +359,7 @@ class Response:
             self._pump.task = runtime.spawn(
                 lambda: self._pump.run(self.request, self._source_ended), self._source.name
             )
-            self._writer = runtime.spawn(self._send_all, f"{self._source.name} writer")
+            self._writer.begin(self._send_all, f"{self._source.name} writer")
             try:
                 # Not in a function: each stream that waits would keep the frame of it.
                 while not self._writer_over:
@@ -505,7 +504,7 @@ class Response:
         if self._last_id is not None:
             send = self._last_id.watching(send)
         now = self._runtime.clock()
-        work = self._work
+        work = self._writer
         pump = self._pump
         buffer = pump.buffer
         # The source runs to its first wait: what it raises until then, or in a setup phase
@@ -587,13 +586,13 @@ class Response:
         Wake the writer for anything but an event.
         """
         self._stirred = True
-        self._work.notify()
+        self._writer.notify()
 
     async def _wait_for_body(self) -> None:
         if breaks_on_a_late_body(self._scope):
             with move_on_after(LATEST):
                 while not self._body.over:
-                    await self._work.wait()
+                    await self._writer.wait()
 
     def _last_words(self) -> bytes:
         """
@@ -905,32 +904,32 @@ class Response:
             with move_on_after(self._options.cleanup_timeout - spent) as scope:
                 while not self._are_over():
                     await self._over.wait()
-            if scope.cancelled_caught and not self._source_over:
-                logger.warning(TOO_LATE, self._source.name)
-        await self._cut(self._writer, lambda: self._writer_over)
-        await self._cut(self._listener, lambda: self._listener_over)
-        if await self._cut(self._pump.task, lambda: self._source_over):
-            while not self._source_task_over:
-                await self._over.wait()
+            if scope.cancelled_caught:
+                if not self._source_over:
+                    logger.warning(TOO_LATE, self._source.name)
+                await self._cut(self._writer, lambda: self._writer_over)
+                await self._cut(self._listener, lambda: self._listener_over)
+                await self._cut(self._pump.task, lambda: self._source_over)
+        while self._source_over and not self._source_task_over:
+            await self._over.wait()
         # If the task of the source could not.
         await self._tell()
 
     def _are_over(self) -> bool:
         return self._source_over and self._writer_over and self._listener_over
 
-    async def _cut(self, task: Task, is_over: Callable[[], bool]) -> bool:
+    async def _cut(self, task: Task, is_over: Callable[[], bool]) -> None:
         """
-        End a task that takes too long, and return whether that could be done.
+        End a task that takes too long, or leave it alone.
         """
         for _ in range(_LAST_CANCELLATIONS):
             if is_over():
-                return True
+                return
             task.cancel()
             await self._runtime.turn()
         self._abandoned = True
         logger.error("%s swallows its cancellation, and is left alone", self._source.name)
         self._runtime.abandon(task)
-        return False
 
     # The ticker.
 

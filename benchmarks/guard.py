@@ -96,10 +96,10 @@ BOUNDS = (
     Bound("event, never waits", events, "/flood", 500, 2500, 0.97, 0.8),
     Bound("event, never waits, trio", events, "/flood", 500, 2500, 0.99, 0.8, backend="trio"),
     Bound("event, gives way", events, "/turning", 500, 2500, 2.15, 1.8),
-    Bound("event, gives way, trio", events, "/turning", 500, 2500, 2.07, 1.87, backend="trio"),
+    Bound("event, gives way, trio", events, "/turning", 500, 2500, 2.07, 1.8, backend="trio"),
     Bound("stream of one event", streams, "/flood", 50, 250, 9.5, 8.7),
-    Bound("delivery", deliveries, "paced", 500, 2500, 1.28, 0.85, OURS_CHANNEL),
-    Bound("delivery, bursts of ten", deliveries, "burst", 1000, 5000, 0.27, 0.17, OURS_CHANNEL),
+    Bound("delivery", deliveries, "paced", 500, 2500, 1.07, 0.63, OURS_CHANNEL),
+    Bound("delivery, bursts of ten", deliveries, "burst", 1000, 5000, 0.23, 0.14, OURS_CHANNEL),
 )
 
 #: KiB that Python may allocate for a stream, and for a subscription, that waits.

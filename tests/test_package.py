@@ -65,7 +65,7 @@ FLOORS = [
 LAST_WITHOUT_ANYIO = "_options"
 # A file may import what carries its name, and this.
 GUESTS = {
-    "_runtime": {"anyio", "trio"},
+    "_runtime._trio": {"anyio", "trio"},
     "testing": {"anyio", "pytest", "trio"},
     "channels._nats": {"anyio", "nats"},
     "channels._redis": {"anyio", "redis"},

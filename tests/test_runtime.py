@@ -139,7 +139,7 @@ def test_trio_and_asyncio_in_one_thread_have_a_runtime_each() -> None:
 
     asyncio.run(host())
 
-    assert set(kinds) == {("trio", "_TrioRuntime"), ("asyncio", "_AsyncioRuntime")}
+    assert set(kinds) == {("trio", "TrioRuntime"), ("asyncio", "AsyncioRuntime")}
 
 
 # Signal
@@ -321,7 +321,26 @@ async def test_turn_takes_no_time() -> None:
     assert current_runtime().now() == begin
 
 
-# spawn(): what holds for a task whatever the event loop
+# spawn() and worker(): what holds for a task whatever the event loop
+
+Source = Callable[[], Coroutine[Any, Any, None]]
+Spawn = Callable[[Source, str], Task]
+
+
+@pytest.fixture(params=["task", "worker"])
+def spawn(request: pytest.FixtureRequest) -> Spawn:
+    """
+    A task, or a worker that has begun.
+    """
+
+    def spawn(function: Source, name: str) -> Task:
+        if request.param == "task":
+            return current_runtime().spawn(function, name)
+        worker = current_runtime().worker()
+        worker.begin(function, name)
+        return worker
+
+    return spawn
 
 
 class Log:
@@ -337,7 +356,7 @@ class Log:
         self.steps.append((round(anyio.current_time() - self.begin), step))
 
 
-async def test_task_has_a_name() -> None:
+async def test_task_has_a_name(spawn: Spawn) -> None:
     names: list[str] = []
 
     async def task() -> None:
@@ -346,13 +365,13 @@ async def test_task_has_a_name() -> None:
         elif (current := asyncio.current_task()) is not None:
             names.append(current.get_name())
 
-    current_runtime().spawn(task, "shop.orders")
+    spawn(task, "shop.orders")
     await wait_for_others()
 
     assert names == ["shop.orders"]
 
 
-async def test_task_has_a_copy_of_the_context() -> None:
+async def test_task_has_a_copy_of_the_context(spawn: Spawn) -> None:
     seen: list[str] = []
 
     async def task() -> None:
@@ -362,7 +381,7 @@ async def test_task_has_a_copy_of_the_context() -> None:
         seen.append(variable.get())
 
     variable.set("request")
-    current_runtime().spawn(task, "task")
+    spawn(task, "task")
     variable.set("changed")
     await wait_for_others()
 
@@ -370,11 +389,11 @@ async def test_task_has_a_copy_of_the_context() -> None:
     assert variable.get() == "changed"
 
 
-async def test_task_leaves_nothing_behind() -> None:
+async def test_task_leaves_nothing_behind(spawn: Spawn) -> None:
     tasks = count_tasks()
     for _ in range(10):
-        current_runtime().spawn(checkpoint, "short")
-        current_runtime().spawn(anyio.sleep_forever, "long").cancel()
+        spawn(checkpoint, "short")
+        spawn(anyio.sleep_forever, "long").cancel()
     await wait_for_others()
 
     assert count_tasks() == tasks
@@ -382,7 +401,7 @@ async def test_task_leaves_nothing_behind() -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="not on this Python: eager tasks")
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
-async def test_task_begins_after_spawn_also_with_eager_tasks() -> None:
+async def test_task_begins_after_spawn_also_with_eager_tasks(spawn: Spawn) -> None:
     loop = asyncio.get_running_loop()
     loop.set_task_factory(vars(asyncio)["eager_task_factory"])
     steps: list[str] = []
@@ -391,7 +410,7 @@ async def test_task_begins_after_spawn_also_with_eager_tasks() -> None:
         steps.append("begun")
 
     try:
-        current_runtime().spawn(task, "task")
+        spawn(task, "task")
         assert steps == []
         await wait_for_others()
     finally:
@@ -406,7 +425,7 @@ async def cancel_at(second: int, log: Log, task: Task) -> None:
     task.cancel()
 
 
-async def test_cancellation_is_delivered_once() -> None:
+async def test_cancellation_is_delivered_once(spawn: Spawn) -> None:
     log = Log()
 
     async def source() -> None:
@@ -422,14 +441,14 @@ async def test_cancellation_is_delivered_once() -> None:
                 await anyio.sleep(5)
             log("closed")
 
-    task = current_runtime().spawn(source, "source")
+    task = spawn(source, "source")
     await cancel_at(1, log, task)
     await anyio.sleep(100)
 
     assert log.steps == [(1, "cancel"), (1, "finally"), (6, "slept"), (11, "closed")]
 
 
-async def test_cancellation_is_the_one_of_the_event_loop() -> None:
+async def test_cancellation_is_the_one_of_the_event_loop(spawn: Spawn) -> None:
     log = Log()
 
     async def source() -> None:
@@ -439,15 +458,15 @@ async def test_cancellation_is_the_one_of_the_event_loop() -> None:
             log("cancelled")
             raise
 
-    current_runtime().spawn(source, "source")
+    spawn(source, "source")
     await wait_for_others()
-    current_runtime().spawn(source, "source").cancel()
+    spawn(source, "source").cancel()
     await wait_for_others()
 
     assert log.steps == [(0, "cancelled")]
 
 
-async def test_second_cancellation_is_delivered_to_the_cleanup() -> None:
+async def test_second_cancellation_is_delivered_to_the_cleanup(spawn: Spawn) -> None:
     log = Log()
 
     async def source() -> None:
@@ -461,7 +480,7 @@ async def test_second_cancellation_is_delivered_to_the_cleanup() -> None:
                 await anyio.sleep(10)
                 log("closed")
 
-    task = current_runtime().spawn(source, "source")
+    task = spawn(source, "source")
     await cancel_at(1, log, task)
     await cancel_at(4, log, task)
     await anyio.sleep(100)
@@ -469,7 +488,7 @@ async def test_second_cancellation_is_delivered_to_the_cleanup() -> None:
     assert log.steps == [(1, "cancel"), (4, "cancel"), (4, "cut"), (14, "closed")]
 
 
-async def test_task_that_swallows_its_cancellation_goes_on() -> None:
+async def test_task_that_swallows_its_cancellation_goes_on(spawn: Spawn) -> None:
     log = Log()
 
     async def source() -> None:
@@ -480,14 +499,14 @@ async def test_task_that_swallows_its_cancellation_goes_on() -> None:
                 log("swallowed")
         log("over")
 
-    task = current_runtime().spawn(source, "source")
+    task = spawn(source, "source")
     await cancel_at(1, log, task)
     await anyio.sleep(100)
 
     assert log.steps == [(1, "cancel"), (1, "swallowed"), (21, "over")]
 
 
-async def test_task_that_is_cancelled_before_it_begins_begins() -> None:
+async def test_task_that_is_cancelled_before_it_begins_begins(spawn: Spawn) -> None:
     log = Log()
 
     async def source() -> None:
@@ -499,13 +518,13 @@ async def test_task_that_is_cancelled_before_it_begins_begins() -> None:
             await anyio.sleep(5)
             log("closed")
 
-    current_runtime().spawn(source, "source").cancel()
+    spawn(source, "source").cancel()
     await anyio.sleep(100)
 
     assert log.steps == [(0, "begun"), (0, "finally"), (5, "closed")]
 
 
-async def test_task_may_cancel_itself() -> None:
+async def test_task_may_cancel_itself(spawn: Spawn) -> None:
     log = Log()
 
     async def source() -> None:
@@ -519,13 +538,13 @@ async def test_task_may_cancel_itself() -> None:
             await anyio.sleep(5)
             log("closed")
 
-    task = current_runtime().spawn(source, "source")
+    task = spawn(source, "source")
     await anyio.sleep(100)
 
     assert log.steps == [(1, "goes on"), (1, "finally"), (6, "closed")]
 
 
-async def test_task_that_cancelled_itself_is_cancelled_where_it_next_waits() -> None:
+async def test_task_that_cancelled_itself_is_cancelled_where_it_next_waits(spawn: Spawn) -> None:
     """
     trio's own functions look for a cancellation before they wait.
     """
@@ -545,21 +564,21 @@ async def test_task_that_cancelled_itself_is_cancelled_where_it_next_waits() -> 
             log("closed")
 
     with send, receive:
-        task = current_runtime().spawn(source, "source")
+        task = spawn(source, "source")
         await anyio.sleep(100)
 
     assert log.steps == [(0, "finally"), (5, "closed")]
 
 
-async def test_task_that_is_over_may_be_cancelled() -> None:
-    task = current_runtime().spawn(checkpoint, "task")
+async def test_task_that_is_over_may_be_cancelled(spawn: Spawn) -> None:
+    task = spawn(checkpoint, "task")
     await wait_for_others()
     for _ in range(2):
         task.cancel()
         await wait_for_others()
 
 
-async def test_task_that_never_really_waits_is_cancelled_too() -> None:
+async def test_task_that_never_really_waits_is_cancelled_too(spawn: Spawn) -> None:
     log = Log()
 
     async def source() -> None:
@@ -572,7 +591,7 @@ async def test_task_that_never_really_waits_is_cancelled_too() -> None:
                 await checkpoint()
             log("closed")
 
-    task = current_runtime().spawn(source, "source")
+    task = spawn(source, "source")
     await current_runtime().turn()
     task.cancel()
     await wait_for_others()
@@ -580,7 +599,7 @@ async def test_task_that_never_really_waits_is_cancelled_too() -> None:
     assert log.steps == [(0, "finally"), (0, "closed")]
 
 
-async def test_time_limit_of_its_own_that_is_over_just_then_uses_nothing_up() -> None:
+async def test_time_limit_of_its_own_that_is_over_just_then_uses_nothing_up(spawn: Spawn) -> None:
     log = Log()
 
     async def source() -> None:
@@ -594,7 +613,7 @@ async def test_time_limit_of_its_own_that_is_over_just_then_uses_nothing_up() ->
             await anyio.sleep(5)
             log("closed")
 
-    task = current_runtime().spawn(source, "source")
+    task = spawn(source, "source")
     await wait_for_others()
     await cancel_at(5, log, task)
     await anyio.sleep(100)
@@ -604,7 +623,7 @@ async def test_time_limit_of_its_own_that_is_over_just_then_uses_nothing_up() ->
     assert log.steps[-2:] == [(5, "finally"), (10, "closed")]
 
 
-async def test_time_limit_in_the_cleanup_works() -> None:
+async def test_time_limit_in_the_cleanup_works(spawn: Spawn) -> None:
     log = Log()
 
     async def source() -> None:
@@ -617,7 +636,7 @@ async def test_time_limit_in_the_cleanup_works() -> None:
             await anyio.sleep(5)
             log("closed")
 
-    task = current_runtime().spawn(source, "source")
+    task = spawn(source, "source")
     await cancel_at(1, log, task)
     await anyio.sleep(100)
 
@@ -625,7 +644,7 @@ async def test_time_limit_in_the_cleanup_works() -> None:
 
 
 @pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
-async def test_shield_of_its_own_is_respected() -> None:
+async def test_shield_of_its_own_is_respected(spawn: Spawn) -> None:
     """
     asyncio's own cancellation, which is what servers use there, knows no shields.
     """
@@ -645,7 +664,7 @@ async def test_shield_of_its_own_is_respected() -> None:
             await anyio.sleep(5)
             log("closed")
 
-    task = current_runtime().spawn(source, "source")
+    task = spawn(source, "source")
     await cancel_at(1, log, task)
     await anyio.sleep(100)
 
@@ -658,7 +677,7 @@ async def test_shield_of_its_own_is_respected() -> None:
     ]
 
 
-async def test_tasks_of_its_own_are_cancelled_too() -> None:
+async def test_tasks_of_its_own_are_cancelled_too(spawn: Spawn) -> None:
     log = Log()
 
     async def child() -> None:
@@ -677,7 +696,7 @@ async def test_tasks_of_its_own_are_cancelled_too() -> None:
             await anyio.sleep(5)
             log("closed")
 
-    task = current_runtime().spawn(source, "source")
+    task = spawn(source, "source")
     await wait_for_others()
     await cancel_at(1, log, task)
     await anyio.sleep(100)
@@ -685,7 +704,7 @@ async def test_tasks_of_its_own_are_cancelled_too() -> None:
     assert log.steps == [(1, "cancel"), (1, "child"), (1, "finally"), (6, "closed")]
 
 
-async def test_task_that_waits_for_its_own_tasks_is_cancelled() -> None:
+async def test_task_that_waits_for_its_own_tasks_is_cancelled(spawn: Spawn) -> None:
     log = Log()
 
     async def source() -> None:
@@ -699,7 +718,7 @@ async def test_task_that_waits_for_its_own_tasks_is_cancelled() -> None:
         finally:
             log("over")
 
-    task = current_runtime().spawn(spawned, "source")
+    task = spawn(spawned, "source")
     await wait_for_others()
     await cancel_at(1, log, task)
     await anyio.sleep(100)
@@ -715,7 +734,7 @@ def foreign() -> Generator[object, object, None]:
     yield object()
 
 
-async def test_task_that_awaits_what_is_not_of_this_event_loop_is_told() -> None:
+async def test_task_that_awaits_what_is_not_of_this_event_loop_is_told(spawn: Spawn) -> None:
     log = Log()
 
     async def source() -> None:
@@ -726,13 +745,15 @@ async def test_task_that_awaits_what_is_not_of_this_event_loop_is_told() -> None
         await anyio.sleep(1)
         log("goes on")
 
-    current_runtime().spawn(source, "source")
+    spawn(source, "source")
     await anyio.sleep(100)
 
     assert log.steps == [(0, "refused"), (0, "refused"), (1, "goes on")]
 
 
-async def test_task_that_awaits_what_is_not_of_this_event_loop_can_be_cancelled() -> None:
+async def test_task_that_awaits_what_is_not_of_this_event_loop_can_be_cancelled(
+    spawn: Spawn,
+) -> None:
     log = Log()
 
     async def source() -> None:
@@ -743,7 +764,7 @@ async def test_task_that_awaits_what_is_not_of_this_event_loop_can_be_cancelled(
             await anyio.sleep_forever()
         log("over")
 
-    task = current_runtime().spawn(source, "source")
+    task = spawn(source, "source")
     await anyio.sleep(100)
 
     # asyncio gives it the cancellation in the place of the refusal.
@@ -751,8 +772,6 @@ async def test_task_that_awaits_what_is_not_of_this_event_loop_can_be_cancelled(
 
 
 # abandon()
-
-Source = Callable[[], Coroutine[Any, Any, None]]
 
 
 def swallowing(cancelled: type[BaseException]) -> Source:
@@ -850,13 +869,14 @@ STUBBORN = [
     indirect=["anyio_backend"],
 )
 def test_event_loop_ends_without_a_task_that_was_abandoned(
+    spawn: Spawn,
     make: Callable[[type[BaseException]], Source],
     anyio_backend_name: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def main() -> None:
         runtime = current_runtime()
-        task = runtime.spawn(make(anyio.get_cancelled_exc_class()), "stubborn")
+        task = spawn(make(anyio.get_cancelled_exc_class()), "stubborn")
         await runtime.turn()
         for _ in range(3):
             task.cancel()
@@ -877,6 +897,7 @@ def test_event_loop_ends_without_a_task_that_was_abandoned(
 
 
 def test_task_that_was_not_abandoned_is_waited_for_and_cancelled_at_the_end(
+    spawn: Spawn,
     anyio_backend_name: str,
 ) -> None:
     log: list[str] = []
@@ -888,7 +909,7 @@ def test_task_that_was_not_abandoned_is_waited_for_and_cancelled_at_the_end(
             log.append("cancelled")
 
     async def main() -> None:
-        current_runtime().spawn(source, "source")
+        spawn(source, "source")
         await wait_for_others()
 
     run(anyio_backend_name, main)
@@ -896,7 +917,7 @@ def test_task_that_was_not_abandoned_is_waited_for_and_cancelled_at_the_end(
     assert log == ["cancelled"]
 
 
-async def test_task_may_end_after_it_was_abandoned() -> None:
+async def test_task_may_end_after_it_was_abandoned(spawn: Spawn) -> None:
     """
     In trio there is no way to go on; in asyncio nobody waits for it any more.
     """
@@ -910,7 +931,7 @@ async def test_task_may_end_after_it_was_abandoned() -> None:
         finally:
             log("over")
 
-    task = runtime.spawn(source, "source")
+    task = spawn(source, "source")
     await wait_for_others()
     runtime.abandon(task)
     waiting.set()
@@ -920,10 +941,10 @@ async def test_task_may_end_after_it_was_abandoned() -> None:
 
 
 @pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
-async def test_abandoned_task_that_only_checks_in_is_cut_too() -> None:
+async def test_abandoned_task_that_only_checks_in_is_cut_too(spawn: Spawn) -> None:
     source = swallowing_by_checkpoints(anyio.get_cancelled_exc_class())
     runtime = current_runtime()
-    task = runtime.spawn(source, "stubborn")
+    task = spawn(source, "stubborn")
     await runtime.turn()
     runtime.abandon(task)
     for _ in range(100):
@@ -933,7 +954,7 @@ async def test_abandoned_task_that_only_checks_in_is_cut_too() -> None:
 
 
 @pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
-async def test_abandoned_task_that_waits_for_its_own_tasks_ends_with_them() -> None:
+async def test_abandoned_task_that_waits_for_its_own_tasks_ends_with_them(spawn: Spawn) -> None:
     """
     That wait cannot be taken back.
     """
@@ -948,7 +969,7 @@ async def test_abandoned_task_that_waits_for_its_own_tasks_ends_with_them() -> N
         async with anyio.create_task_group() as group:
             group.start_soon(child)
 
-    task = runtime.spawn(source, "stubborn")
+    task = spawn(source, "stubborn")
     await runtime.turn()
     for _ in range(2):
         task.cancel()
@@ -965,7 +986,7 @@ async def test_abandoned_task_that_waits_for_its_own_tasks_ends_with_them() -> N
 
 
 @pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
-async def test_abandoned_task_that_catches_everything_stays_and_harms_nobody() -> None:
+async def test_abandoned_task_that_catches_everything_stays_and_harms_nobody(spawn: Spawn) -> None:
     runtime = current_runtime()
     deaf = True
     caught: list[str] = []
@@ -977,7 +998,7 @@ async def test_abandoned_task_that_catches_everything_stays_and_harms_nobody() -
             except BaseException as exc:  # noqa: BLE001
                 caught.append(type(exc).__name__)
 
-    task = runtime.spawn(source, "stubborn")
+    task = spawn(source, "stubborn")
     await runtime.turn()
     task.cancel()
     await runtime.turn()
@@ -995,7 +1016,7 @@ async def test_abandoned_task_that_catches_everything_stays_and_harms_nobody() -
 
 
 @pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
-async def test_abandoned_task_ends_in_silence() -> None:
+async def test_abandoned_task_ends_in_silence(spawn: Spawn) -> None:
     runtime = current_runtime()
 
     async def source() -> None:
@@ -1004,7 +1025,7 @@ async def test_abandoned_task_ends_in_silence() -> None:
         finally:
             raise RuntimeError("nobody wants to know")
 
-    task = runtime.spawn(source, "stubborn")
+    task = spawn(source, "stubborn")
     await runtime.turn()
     runtime.abandon(task)
     await wait_for_others()
