@@ -17,7 +17,7 @@ from anyio import get_cancelled_exc_class, move_on_after
 from ._item import encode_item
 from ._options import Options
 from ._request import Request
-from ._runtime import Entry, Runtime, Task
+from ._runtime import Entry, Runtime, Signal, Task
 from ._source import Feed, Source, is_context_manager, is_feed
 
 logger = logging.getLogger("asgi_sse")
@@ -42,17 +42,17 @@ class Pump:
         source: What is driven.
         options: Those of the stream.
         runtime: Of the running event loop.
-        wake: Called when there is something new: in the buffer, or that it has opened.
+        news: Notified when there is something new: in the buffer, or that it has opened.
 
     """
 
     __slots__ = (
         "_limit",
+        "_news",
         "_opening_entry",
         "_options",
         "_runtime",
         "_source",
-        "_wake",
         "buffer",
         "cancelled_at",
         "fed",
@@ -67,13 +67,12 @@ class Pump:
     #: The task that runs it.
     task: Task
 
-    def __init__(
-        self, source: Source, options: Options, runtime: Runtime, wake: Callable[[], None]
-    ) -> None:
+    def __init__(self, source: Source, options: Options, runtime: Runtime, news: Signal) -> None:
         self._source = source
         self._options = options
         self._runtime = runtime
-        self._wake = wake
+        # Not its notify: a bound method is 64 bytes, for each stream.
+        self._news = news
         self._opening_entry: Entry | None = None
         # What buffer and in_flight may come to before the source waits, in bytes; -1 when
         # nothing is wanted any more.
@@ -166,7 +165,7 @@ class Pump:
 
     def _wake_for_feed(self) -> None:
         self.fed = True
-        self._wake()
+        self._news.notify()
 
     def _begin(self) -> None:
         if delay := self._options.open_delay:
@@ -195,7 +194,7 @@ class Pump:
 
     def _open(self, _: float) -> float:
         self.opened = True
-        self._wake()
+        self._news.notify()
         return math.inf
 
     async def _fill(self, items: AsyncIterator[Any]) -> BaseException | None:
@@ -208,7 +207,7 @@ class Pump:
         plain = str if encode is None else None
         buffer = self.buffer
         append = buffer.append
-        wake = self._wake
+        wake = self._news.notify
         room = 0
         deadline = 0.0
         async for item in items:

@@ -154,7 +154,7 @@ class Response:
         self._over = runtime.signal()
         # Whether there may be something to do but to send events.
         self._stirred = False
-        self._pump = Pump(source, options, runtime, self._writer.notify)
+        self._pump = Pump(source, options, runtime, self._writer)
 
         # In this order, unless it ends abruptly: the response has started; the source is
         # closed; the reason is known; on_close was called; the tasks are over.

@@ -156,7 +156,7 @@ class _Round:
         Let a worker run in the next round.
         """
         if not self._woken:
-            parked.get_loop().call_soon(self.run)
+            parked.worker.loop.call_soon(self.run)
         self._woken.append(parked)
 
     def run(self) -> None:
