@@ -71,7 +71,7 @@ class Pump:
         self._source = source
         self._options = options
         self._runtime = runtime
-        # Not its notify: a bound method is 64 bytes, for each stream.
+        # Not its notify: for a subscription that waits, 64 bytes count.
         self._news = news
         self._opening_entry: Entry | None = None
         # What buffer and in_flight may come to before the source waits, in bytes; -1 when

@@ -385,8 +385,6 @@ def test_event_loop_may_end_while_workers_wait(anyio_backend_name: str) -> None:
     steps: list[str] = []
 
     async def main() -> None:
-        worker = current_runtime().worker()
-
         async def work() -> None:
             try:
                 await worker.wait()

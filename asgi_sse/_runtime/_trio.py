@@ -53,7 +53,7 @@ class TrioRuntime(Runtime):
 
     def spawn(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> Task:
         task = _Task()
-        lowlevel.spawn_system_task(task.run, function, name=name, context=copy_context())
+        task.begin(function, name)
         return task
 
     def worker(self) -> Worker:
@@ -151,7 +151,10 @@ class _Task:
         self._abort: Callable[[Any], lowlevel.Abort] | None = None
         self._abandoned = False
 
-    async def run(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def begin(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        lowlevel.spawn_system_task(self._run, function, name=name, context=copy_context())
+
+    async def _run(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._task = lowlevel.current_task()
         with self._scope, self._shield:
             await self._watch(function())
@@ -253,9 +256,6 @@ class _Worker(_Task):
         signal = _Signal()
         self.wait = signal.wait
         self.notify = signal.notify
-
-    def begin(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-        lowlevel.spawn_system_task(self.run, function, name=name, context=copy_context())
 
 
 class _Abandoned(BaseException):
